@@ -1,0 +1,1 @@
+"""The hardware descriptions that ship with Bitline, one YAML file a design."""

@@ -1,0 +1,7 @@
+"""``python -m bitline``."""
+
+import sys
+
+from bitline.cli import main
+
+sys.exit(main())

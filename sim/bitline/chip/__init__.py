@@ -1,0 +1,1 @@
+"""The price: mapping, pipeline, ADC laws, cost, timeline. No torch, no numba."""

@@ -1,0 +1,1 @@
+"""The numbers: encodings, kernels, engines, certificate. NumPy and Numba only."""

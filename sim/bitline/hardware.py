@@ -1,0 +1,277 @@
+"""The typed, validated hardware description and its loader.
+
+One YAML file in ``hwconfigs/`` (or anywhere) describes one design. Its keys are the field names below; the same names
+are the keyword overrides of :func:`load_hardware`. Unknown keys, wrong types and impossible values are refused with
+the path of the field, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import reprlib
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from bitline.errors import ConfigError
+
+__all__ = ["AdcPolicy", "AdcScope", "Encoding", "Hardware", "Readout", "list_hardware", "load_hardware"]
+
+_MAX_FILE_BYTES = 1 << 20
+
+
+class Encoding(StrEnum):
+    """How a signed weight is held in cells (DESIGN section 2)."""
+
+    DIFFERENTIAL = "differential"
+    OFFSET = "offset"
+    OFFSET_FLIP = "offset_flip"
+
+
+class Readout(StrEnum):
+    """How the two columns of a differential pair are read."""
+
+    DIGITAL = "digital"
+    ANALOG = "analog"
+
+
+class AdcPolicy(StrEnum):
+    """How an ADC resolution follows from the weights (DESIGN section 3)."""
+
+    EQUATION = "equation"
+    PAPER = "paper"
+    WEIGHT_AWARE = "weight_aware"
+
+
+class AdcScope(StrEnum):
+    """What shares one resolution when it follows from a policy."""
+
+    CHIP = "chip"
+    LAYER = "layer"
+    SLICE = "slice"
+
+
+def _integer(value: object) -> object:
+    """Accept Python and NumPy integers, refuse booleans, floats and strings."""
+    if isinstance(value, bool):
+        raise ValueError("must be an integer, not a boolean")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError("must be an integer") from None
+
+
+def _adc_bits(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return AdcPolicy(value)
+        except ValueError:
+            names = ", ".join(policy.value for policy in AdcPolicy)
+            raise ValueError(f"must be an integer in 1..16 or one of {names}") from None
+    number = _integer(value)
+    if not 1 <= number <= 16:  # type: ignore[operator]
+        raise ValueError("must be an integer in 1..16 or a policy")
+    return number
+
+
+_Int = BeforeValidator(_integer)
+
+
+class Hardware(BaseModel):
+    """A ReRAM crossbar accelerator: what the numbers depend on, and what the price depends on."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+    name: Annotated[str, Field(min_length=1)] = "custom"
+    """Name of the design, used in reports."""
+
+    summary: str = ""
+    """One line on what the design is."""
+
+    rows: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
+    """Word lines of a crossbar: the height of a row tile."""
+
+    columns: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
+    """Bit lines of a crossbar (an offset encoding's unit column comes on top)."""
+
+    cell_bits: Annotated[int, _Int, Field(ge=1, le=4)] = 2
+    """Bits one ReRAM cell stores (w)."""
+
+    dac_bits: Annotated[int, _Int, Field(ge=1, le=16)] = 1
+    """Input bits applied in one cycle (v)."""
+
+    input_bits: Annotated[int, _Int, Field(ge=1, le=16)] = 8
+    """Bits of an activation code (a)."""
+
+    weight_bits: Annotated[int, _Int, Field(ge=2, le=16)] = 8
+    """Bits of a signed weight code (b)."""
+
+    encoding: Encoding = Encoding.DIFFERENTIAL
+    """How signed weights are held in cells."""
+
+    readout: Readout = Readout.DIGITAL
+    """Digital: every column is converted. Analog: a differential pair's difference is converted once."""
+
+    adc_bits: Annotated[int | AdcPolicy, BeforeValidator(_adc_bits)] = AdcPolicy.WEIGHT_AWARE
+    """ADC resolution: a number of bits (1..16), or a policy that finds it from the weights."""
+
+    adc_scope: AdcScope = AdcScope.LAYER
+    """What shares one resolution when ``adc_bits`` is a policy."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Hardware:
+        if self.readout is Readout.ANALOG and self.encoding is not Encoding.DIFFERENTIAL:
+            raise ValueError(f"readout: analog needs encoding: differential, not {self.encoding.value}")
+        if self.adc_bits is AdcPolicy.PAPER and (self.rows, self.cell_bits, self.dac_bits) != (128, 2, 1):
+            raise ValueError(
+                "adc_bits: paper is defined for rows: 128, cell_bits: 2, dac_bits: 1 only, "
+                f"not rows: {self.rows}, cell_bits: {self.cell_bits}, dac_bits: {self.dac_bits}"
+            )
+        return self
+
+    @property
+    def input_cycles(self) -> int:
+        """Input cycles of one pass, ``ceil(a / v)``."""
+        return -(-self.input_bits // self.dac_bits)
+
+    @property
+    def slices(self) -> int:
+        """Weight slices: ``ceil((b - 1) / w)`` for differential, ``ceil(b / w)`` for the offset encodings."""
+        bits = self.weight_bits - 1 if self.encoding is Encoding.DIFFERENTIAL else self.weight_bits
+        return -(-bits // self.cell_bits)
+
+    @property
+    def signs(self) -> int:
+        """Physical columns per slice and output: 2 (positive, negative) for differential, else 1."""
+        return 2 if self.encoding is Encoding.DIFFERENTIAL else 1
+
+    @property
+    def max_digit(self) -> int:
+        """Largest input digit applied to a row in one cycle, ``2^min(v, a) - 1``."""
+        return (1 << min(self.dac_bits, self.input_bits)) - 1
+
+    @property
+    def max_level(self) -> int:
+        """Largest cell level, ``2^w - 1``."""
+        return (1 << self.cell_bits) - 1
+
+    @property
+    def weight_range(self) -> tuple[int, int]:
+        """Smallest and largest weight code the encoding holds."""
+        high = (1 << (self.weight_bits - 1)) - 1
+        return (-high if self.encoding is Encoding.DIFFERENTIAL else -high - 1), high
+
+    def input_range(self, signed: bool) -> tuple[int, int]:
+        """Smallest and largest activation code."""
+        if signed:
+            return -(1 << (self.input_bits - 1)), (1 << (self.input_bits - 1)) - 1
+        return 0, (1 << self.input_bits) - 1
+
+    def replace(self, **overrides: Any) -> Hardware:
+        """Return a copy with fields replaced, validated again.
+
+        Raises
+        ------
+        ConfigError
+            An unknown field or an impossible value.
+        """
+        return _validate({**self.model_dump(), **overrides}, self.name)
+
+    def sha256(self) -> str:
+        """Hash of the description: of its canonical JSON, so comments and key order do not matter."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _one_line(value: object, limit: int = 60) -> str:
+    text = " ".join(reprlib.repr(value).split())  # reprlib: a YAML alias bomb must not unfold here
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _validate(fields: dict[str, Any], where: str) -> Hardware:
+    try:
+        return Hardware.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # pydantic names the members of a union in the path; a user only knows the fields
+        path = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Hardware.model_fields)
+            message = f"unknown key (known here: {known})" if len(first["loc"]) == 1 else "unknown key"
+            raise ConfigError(f"hardware {where}: {path}: {message}") from None
+        got = f", got {_one_line(first['input'])}" if path else ""
+        raise ConfigError(f"hardware {where}: {path + ': ' if path else ''}{message}{got}") from None
+
+
+def list_hardware() -> list[str]:
+    """Names of the hardware descriptions that ship with Bitline."""
+    folder = resources.files("bitline.hwconfigs")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    """Return the text of a description and what to call it in messages."""
+    text = str(name_or_path)
+    if text in list_hardware():
+        return resources.files("bitline.hwconfigs").joinpath(f"{text}.yaml").read_text("utf-8"), text
+    path = Path(name_or_path)
+    if not path.exists():
+        shipped = ", ".join(list_hardware())
+        raise ConfigError(f"hardware {text}: no such file, and not a shipped description ({shipped})")
+    if not path.is_file():
+        raise ConfigError(f"hardware {text}: expected a YAML file, found a directory or special file")
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ConfigError(f"hardware {text}: larger than {_MAX_FILE_BYTES} bytes, not a hardware description")
+        return path.read_text("utf-8"), text
+    except UnicodeDecodeError:
+        raise ConfigError(f"hardware {text}: not UTF-8 text, expected a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"hardware {text}: cannot be read: {error.strerror}") from None
+
+
+def load_hardware(name_or_path: str | Path = "tinyadc", **overrides: Any) -> Hardware:
+    """Load a hardware description and validate it.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A shipped name (``bitline hw list``) or the path of a YAML file.
+    **overrides
+        Fields of :class:`Hardware` that replace those of the file.
+
+    Returns
+    -------
+    Hardware
+        Frozen and validated.
+
+    Raises
+    ------
+    ConfigError
+        Missing or unreadable file, YAML that does not parse, unknown key, wrong type, impossible value.
+    """
+    text, where = _read(name_or_path)
+    try:
+        fields = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(
+            f"hardware {where}: not valid YAML{line}: {getattr(error, 'problem', None) or error}"
+        ) from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"hardware {where}: expected a mapping of fields, got {type(fields).__name__}")
+    bad = [key for key in fields if not isinstance(key, str)]
+    if bad:
+        raise ConfigError(f"hardware {where}: keys must be names, got {_one_line(bad[0])}")
+    fields.setdefault("name", Path(where).stem)
+    return _validate({**fields, **overrides}, where)

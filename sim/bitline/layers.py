@@ -1,0 +1,127 @@
+"""A network's matrix layers and data-flow graph as plain data: shapes, codes, scales. No torch here.
+
+``network`` writes these records, ``crossbar`` computes with the codes, ``chip`` prices the shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LayerKind", "MatrixLayer", "Operation", "OperationKind", "Window"]
+
+
+class LayerKind(StrEnum):
+    """What a matrix layer was in the network."""
+
+    CONV1D = "conv1d"
+    CONV2D = "conv2d"
+    LINEAR = "linear"
+
+
+class OperationKind(StrEnum):
+    """What a node of the data-flow graph does, as far as a chip is concerned."""
+
+    INPUT = "input"
+    MATRIX = "matrix"
+    MAX_POOL = "max_pool"
+    AVERAGE_POOL = "average_pool"
+    ELEMENTWISE = "elementwise"
+    CONCAT = "concat"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The sliding window of a convolution or pooling; pairs are (height, width), a conv1d has height 1."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Zeros added left, right, top, bottom (torch's order)."""
+    dilation: tuple[int, int] = (1, 1)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for an input of this height and width."""
+        left, right, top, bottom = self.padding
+        sizes = []
+        for size, kernel, stride, dilation in zip(
+            (height + top + bottom, width + left + right), self.kernel, self.stride, self.dilation, strict=True
+        ):
+            sizes.append((size - dilation * (kernel - 1) - 1) // stride + 1)
+        return sizes[0], sizes[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One node of a network's data-flow graph, with the shapes of one image.
+
+    Shapes are (channels, height, width); a vector of n features is (n, 1, 1).
+    """
+
+    name: str
+    kind: OperationKind
+    inputs: tuple[str, ...]
+    """Names of the operations whose outputs this one reads, in order."""
+    output_shape: tuple[int, int, int]
+    window: Window = Window()
+    groups: int = 1
+    rows: int = 0
+    """Rows of one group's weight matrix (matrix operations only)."""
+    columns: int = 0
+    """Columns, that is outputs, of one group's weight matrix (matrix operations only)."""
+
+    @property
+    def positions(self) -> int:
+        """Input vectors a matrix operation multiplies for one image (output height x width)."""
+        return self.output_shape[1] * self.output_shape[2]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a matrix operation for one image."""
+        return self.groups * self.rows * self.columns * self.positions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatrixLayer:
+    """A layer that crossbars hold: its integer weight matrices and the scales that give them meaning.
+
+    Rows are in the order channel, kernel row, kernel column; one column per output; groups are separate matrices.
+    """
+
+    name: str
+    kind: LayerKind
+    codes: NDArray[np.int32]
+    """[shape=(groups, rows, columns)] signed weight codes."""
+    weight_scale: NDArray[np.float64]
+    """[shape=(groups, columns)] real weight per unit of code."""
+    bias: NDArray[np.float64] | None
+    """[shape=(groups, columns)] added after the product, or None."""
+    window: Window = Window()
+    signed_inputs: bool = False
+    """Two's complement activation codes (True) or unsigned ones, as after a ReLU (False)."""
+    output_positions: int | None = None
+    """Input vectors for one image, where the input size is known."""
+
+    @property
+    def groups(self) -> int:
+        """Separate matrices of a grouped convolution."""
+        return int(self.codes.shape[0])
+
+    @property
+    def rows(self) -> int:
+        """Rows of one group's matrix."""
+        return int(self.codes.shape[1])
+
+    @property
+    def columns(self) -> int:
+        """Columns (outputs) of one group's matrix."""
+        return int(self.codes.shape[2])
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates for one image, where the input size is known."""
+        return None if self.output_positions is None else int(self.codes.size) * self.output_positions

@@ -1,0 +1,1 @@
+"""From torch: checkpoints, architectures, conversion, quantisation, calibration."""

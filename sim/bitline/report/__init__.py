@@ -1,0 +1,1 @@
+"""The report: schema, text, tables, figures."""
