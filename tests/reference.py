@@ -1,0 +1,316 @@
+"""The readable twin of the crossbar kernels: the mathematics of DESIGN sections 2, 3 and 7 in plain loops.
+
+Nothing here is taken from, or shared with, ``bitline.crossbar``: only the hardware description's fields are read, and
+even its derived numbers (slices, cycles, ranges) are worked out again. It is slow on purpose; every function reads
+like the sentence of the design it restates.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Adc:
+    """Resolution of every ADC: one number of bits per weight slice, and one for an offset encoding's unit column."""
+
+    slices: tuple[int, ...]
+    unit: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One physical column: what its cells hold."""
+
+    tile: int
+    slice: int
+    sign: int  # +1, or -1 for the negative column of a differential pair
+    output: int
+    levels: np.ndarray  # one cell level per row of the tile, int64
+    flipped: bool = False
+
+
+@dataclass
+class Tile:
+    """One row tile of a weight matrix as cells."""
+
+    start: int
+    rows: int
+    columns: list[Column]
+    unit: np.ndarray | None  # levels of the unit column of the offset encodings
+
+
+@dataclass
+class TwinProduct:
+    """What a matrix product on crossbars gives, to the last bit."""
+
+    y: np.ndarray
+    conversions: int = 0
+    saturations: int = 0
+    max_column_sum: int = 0
+    sums: Counter[int] = field(default_factory=Counter)  # column sum (signed for analog readout) -> conversions
+
+
+def slice_count(hw: Any) -> int:
+    """``ceil((b - 1) / cell_bits)`` slices of ``|w|``, or ``ceil(b / cell_bits)`` of ``w + 2^(b-1)``."""
+    bits = hw.weight_bits - 1 if hw.encoding == "differential" else hw.weight_bits
+    count = 0
+    while count * hw.cell_bits < bits:
+        count += 1
+    return count
+
+
+def weight_limits(hw: Any) -> tuple[int, int]:
+    """Smallest and largest weight code of the encoding."""
+    top = 2 ** (hw.weight_bits - 1) - 1
+    return (-top if hw.encoding == "differential" else -top - 1), top
+
+
+def input_limits(hw: Any, signed_inputs: bool) -> tuple[int, int]:
+    """Smallest and largest activation code."""
+    if signed_inputs:
+        return -(2 ** (hw.input_bits - 1)), 2 ** (hw.input_bits - 1) - 1
+    return 0, 2**hw.input_bits - 1
+
+
+def column_levels(w: Any, hw: Any) -> list[Tile]:
+    """Cells of every physical column of ``w`` (K, N)."""
+    w = np.asarray(w, dtype=np.int64)
+    full = 2**hw.cell_bits - 1
+    tiles = []
+    for number, start in enumerate(range(0, w.shape[0], hw.rows)):
+        block = w[start : start + hw.rows]
+        rows = block.shape[0]
+        columns = []
+        for s in range(slice_count(hw)):
+            for n in range(w.shape[1]):
+                weights = [int(weight) for weight in block[:, n]]
+                if hw.encoding == "differential":
+                    for sign in (+1, -1):
+                        held = [abs(weight) if weight * sign > 0 else 0 for weight in weights]
+                        levels = [(value >> (hw.cell_bits * s)) & full for value in held]
+                        columns.append(Column(number, s, sign, n, np.array(levels, dtype=np.int64)))
+                else:
+                    held = [weight + 2 ** (hw.weight_bits - 1) for weight in weights]
+                    levels = [(value >> (hw.cell_bits * s)) & full for value in held]
+                    flip = hw.encoding == "offset_flip" and 2 * sum(levels) > full * rows
+                    if flip:
+                        levels = [full - level for level in levels]
+                    columns.append(Column(number, s, +1, n, np.array(levels, dtype=np.int64), flip))
+        unit = None if hw.encoding == "differential" else np.ones(rows, dtype=np.int64)
+        tiles.append(Tile(start, rows, columns, unit))
+    return tiles
+
+
+def input_passes(x: np.ndarray, hw: Any, signed_inputs: bool) -> list[tuple[int, np.ndarray]]:
+    """The input cycles of one vector ``x`` (K,): (the cycle's weight in shift-and-add, the digits it applies)."""
+    a, v = hw.input_bits, hw.dac_bits
+    digits = 0
+    while digits * v < a:
+        digits += 1
+    codes = [int(code) for code in x]
+    if not signed_inputs:
+        passes = [(+1, codes)]
+    elif v == 1:
+        passes = [(+1, codes)]  # two's complement: Python's >> and & read the digits of a negative code
+    else:
+        passes = [(+1, [max(code, 0) for code in codes]), (-1, [max(-code, 0) for code in codes])]
+    cycles = []
+    for sign, values in passes:
+        for i in range(digits):
+            weight = sign * 2 ** (v * i)
+            if signed_inputs and v == 1 and i == digits - 1:
+                weight = -weight  # the sign bit's cycle is subtracted
+            applied = [(value >> (v * i)) & (2**v - 1) for value in values]
+            cycles.append((weight, np.array(applied, dtype=np.int64)))
+    return cycles
+
+
+def matmul(x: Any, w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False) -> TwinProduct:
+    """Multiply on crossbars, one conversion at a time.
+
+    ``x`` (M, K) codes and ``w`` (K, N), or ``x`` (M, G*K) and ``w`` (G, K, N), whose groups follow each other in ``y``.
+    """
+    x, w = np.asarray(x), np.asarray(w)
+    if w.ndim == 3:
+        parts = [
+            matmul(x[:, g * w.shape[1] : (g + 1) * w.shape[1]], w[g], hw, adc, signed_inputs) for g in range(w.shape[0])
+        ]
+        return TwinProduct(
+            np.concatenate([part.y for part in parts], axis=1),
+            sum(part.conversions for part in parts),
+            sum(part.saturations for part in parts),
+            max(part.max_column_sum for part in parts),
+            sum((part.sums for part in parts), Counter()),
+        )
+    if isinstance(adc, int):
+        adc = Adc((adc,) * slice_count(hw), adc)
+    analog = hw.readout == "analog"
+    full = 2**hw.cell_bits - 1
+    out = TwinProduct(np.zeros((x.shape[0], w.shape[1]), dtype=np.int64))
+
+    def convert(s: int, bits: int) -> int:
+        """One ADC reading."""
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if analog else (0, 2**bits - 1)
+        out.conversions += 1
+        out.sums[s] += 1
+        out.max_column_sum = max(out.max_column_sum, abs(s))
+        if s > high or s < low:
+            out.saturations += 1
+        return min(max(s, low), high)
+
+    tiles = column_levels(w, hw)
+    for m in range(x.shape[0]):
+        for weight, digits in input_passes(x[m], hw, signed_inputs):
+            for tile in tiles:
+                d = digits[tile.start : tile.start + tile.rows]
+                unit_code = 0
+                if tile.unit is not None:
+                    unit_code = convert(int(d @ tile.unit), adc.unit)
+                    for n in range(w.shape[1]):
+                        out.y[m, n] -= weight * 2 ** (hw.weight_bits - 1) * unit_code
+                if analog:
+                    # the columns come in pairs, positive then negative; only the difference is converted
+                    for plus, minus in zip(tile.columns[0::2], tile.columns[1::2], strict=True):
+                        assert (plus.slice, plus.output) == (minus.slice, minus.output)
+                        code = convert(int(d @ plus.levels) - int(d @ minus.levels), adc.slices[plus.slice])
+                        out.y[m, plus.output] += weight * 2 ** (hw.cell_bits * plus.slice) * code
+                    continue
+                for column in tile.columns:
+                    code = convert(int(d @ column.levels), adc.slices[column.slice])
+                    if column.flipped:
+                        code = full * unit_code - code
+                    out.y[m, column.output] += column.sign * weight * 2 ** (hw.cell_bits * column.slice) * code
+    return out
+
+
+# ---- ADC bits (DESIGN section 3) ---------------------------------------------------------------------------------
+
+
+def ceil_log2(numerator: int, denominator: int = 1) -> int:
+    """``ceil(log2(numerator / denominator))`` without floating point; may be negative."""
+    bits = -64
+    while numerator * 2**64 > denominator * 2 ** (bits + 64):
+        bits += 1
+    return bits
+
+
+def column_bits(s_max: int) -> int:
+    """``ceil(log2(S_max + 1))``: the smallest N with ``S_max <= 2^N - 1``."""
+    bits = 0
+    while s_max > 2**bits - 1:
+        bits += 1
+    return bits
+
+
+def pair_bits(s_plus: int, s_minus: int) -> int:
+    """Smallest N >= 1 whose signed range ``-2^(N-1) .. 2^(N-1) - 1`` holds a pair's extremes (analog readout)."""
+    bits = 1
+    while s_plus > 2 ** (bits - 1) - 1 or s_minus > 2 ** (bits - 1):
+        bits += 1
+    return bits
+
+
+def largest_digit(hw: Any) -> int:
+    """Largest digit of a code: ``2^min(v, a) - 1``."""
+    return 2 ** min(hw.dac_bits, hw.input_bits) - 1
+
+
+def s_max_table(w: Any, hw: Any) -> dict[tuple[int, int, int, int], int]:
+    """``S_max`` of every physical column: (tile, slice, sign, output) -> sum; the unit column's is (tile, -1, 1, -1)."""
+    table = {}
+    for number, tile in enumerate(column_levels(w, hw)):
+        for column in tile.columns:
+            table[number, column.slice, column.sign, column.output] = largest_digit(hw) * int(column.levels.sum())
+        if tile.unit is not None:
+            table[number, -1, +1, -1] = largest_digit(hw) * int(tile.unit.sum())
+    return table
+
+
+def weight_aware_bits(w: Any, hw: Any) -> tuple[int, list[int], int]:
+    """Bits this matrix needs: (of the whole matrix, of each slice, of the unit column)."""
+    table = s_max_table(w, hw)
+    slices = [0] * slice_count(hw)
+    unit = 0
+    for (tile, s, sign, n), s_max in table.items():
+        if s == -1:
+            unit = max(unit, column_bits(s_max))
+        elif hw.readout == "analog":
+            if sign == +1:
+                slices[s] = max(slices[s], pair_bits(s_max, table[tile, s, -1, n]))
+        else:
+            slices[s] = max(slices[s], column_bits(s_max))
+    return max([*slices, unit]), slices, unit
+
+
+def largest_nonzeros(w: Any, hw: Any) -> int:
+    """``l``: the most non-zero weights in one column of one row tile."""
+    w = np.asarray(w)
+    counts = [0]
+    for start in range(0, w.shape[0], hw.rows):
+        for n in range(w.shape[1]):
+            counts.append(sum(1 for weight in w[start : start + hw.rows, n] if weight != 0))
+    return max(counts)
+
+
+def equation_formula(v: int, w: int, r: int) -> int:
+    """Eq. (1) of TinyADC: ``ceil(v + w + log2(r))``, minus 1 unless ``v > 1 and w > 1``."""
+    bits = v + w + ceil_log2(r)
+    return bits if v > 1 and w > 1 else bits - 1
+
+
+def equation_bits(w: Any, hw: Any) -> int | None:
+    """Eq. (1) for a matrix; None where no weight is non-zero and the formula has no value."""
+    w = np.asarray(w)
+    r = largest_nonzeros(w, hw) if hw.encoding == "differential" else min(hw.rows, w.shape[0])
+    return equation_formula(hw.dac_bits, hw.cell_bits, r) if r > 0 else None
+
+
+def paper_formula(nonzeros: int) -> int:
+    """``ceil(8 - log2(128 / l))``, the count of TinyADC's tables."""
+    return 8 + ceil_log2(nonzeros, 128)
+
+
+def paper_bits(w: Any, hw: Any) -> int | None:
+    """The tables' count for a matrix; None outside ``R = 128, w = 2, v = 1`` or where no weight is non-zero."""
+    if (hw.rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1) or largest_nonzeros(w, hw) == 0:
+        return None
+    return paper_formula(largest_nonzeros(w, hw))
+
+
+def resolve_adc(w: Any, hw: Any) -> Adc:
+    """The ADC resolutions a number or policy stands for on one matrix; an ADC has at least one bit."""
+    count = slice_count(hw)
+    if hw.adc_bits == "weight_aware" and hw.adc_scope == "slice":
+        _, slices, unit = weight_aware_bits(w, hw)
+        return Adc(tuple(max(1, bits) for bits in slices), max(1, unit))
+    if hw.adc_bits == "weight_aware":
+        bits = weight_aware_bits(w, hw)[0]
+    elif hw.adc_bits == "equation":
+        bits = equation_bits(w, hw) or 1
+    elif hw.adc_bits == "paper":
+        bits = paper_bits(w, hw) or 1
+    else:
+        bits = int(hw.adc_bits)
+    return Adc((max(1, bits),) * count, max(1, bits))
+
+
+# ---- brute force -------------------------------------------------------------------------------------------------
+
+
+def every_input(length: int, hw: Any, signed_inputs: bool = False) -> np.ndarray:
+    """Every code vector of this length, one a row."""
+    low, high = input_limits(hw, signed_inputs)
+    return np.array(list(itertools.product(range(low, high + 1), repeat=length)), dtype=np.int64).reshape(-1, length)
+
+
+def brute_force(w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False) -> tuple[bool, int]:
+    """Try every input vector: (no conversion ever saturates, largest column sum ever seen)."""
+    w = np.asarray(w)
+    product = matmul(every_input(w.shape[0], hw, signed_inputs), w, hw, adc, signed_inputs)
+    return product.saturations == 0, product.max_column_sum
