@@ -1,0 +1,529 @@
+"""What ``report.json`` holds: a typed definition, its validation and its strict JSON text.
+
+A report is passed around as a plain dict in the shape of :class:`Report`; :func:`validate_report` converts NumPy
+values, checks every field and fills the optional ones, so that text, tables and figures may rely on the shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bitline.errors import BitlineError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Report",
+    "ReportError",
+    "comparison_column",
+    "dump_json",
+    "histogram_record",
+    "json_schema",
+    "to_plain",
+    "validate_report",
+]
+
+SCHEMA_VERSION = 1
+
+_Count = Annotated[int, Field(ge=0)]
+_Bits = Annotated[int, Field(ge=0, le=64)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(ge=0)]
+
+
+class ReportError(BitlineError, ValueError):
+    """A report that does not have the documented shape; the message names the field's path."""
+
+
+class _Section(BaseModel):
+    # strict: "8" is not a number of bits, and True is not 1
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class _OpenSection(_Section):
+    """A section that may carry more than what is named here (the chip model adds to it)."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Provenance(_OpenSection):
+    """What made the report, so that it can be made again."""
+
+    version: str
+    """Version of Bitline."""
+    checkpoint_sha256: str | None
+    hardware_sha256: str
+    seed: int | None
+    engine: str | None
+    """``bitserial`` or ``certified``; null where nothing was simulated."""
+
+
+class Network(_OpenSection):
+    """The network that was put on crossbars."""
+
+    architecture: str
+    checkpoint: str | None = None
+    """The checkpoint's name as shown to a reader."""
+    parameters: _Count | None = None
+    input_shape: list[int] | None = None
+    classes: _Count | None = None
+    cp_rate: _Positive | None = None
+    """Rows of a crossbar over the largest number of non-zeros in a column of any row tile."""
+
+
+class HardwareFacts(_OpenSection):
+    """The hardware description's fields, as loaded (``Hardware.model_dump(mode="json")``)."""
+
+    name: str
+    rows: _Count
+    columns: _Count
+    cell_bits: _Count
+    dac_bits: _Count
+    input_bits: _Count
+    weight_bits: _Count
+    encoding: str
+    readout: str
+    adc_bits: int | str
+    adc_scope: str
+
+
+class Normalisation(_Section):
+    """How pixels became network inputs: ``(pixel / 255 - mean) / std`` for the scale ``unit``."""
+
+    name: str
+    mean: list[float] = []
+    std: list[float] = []
+    scale: str = "unit"
+
+
+class Data(_Section):
+    """The images that were run."""
+
+    spec: str
+    """The data set as ``--data`` names it."""
+    name: str
+    images: _Count
+    """Images run."""
+    available: _Count | None = None
+    """Images in the split."""
+    labelled: bool = True
+    normalisation: Normalisation
+    calibration_source: str
+    """Where the images came from that set the activation scales."""
+    calibration_images: _Count | None = None
+
+
+class LayerBits(_Section):
+    """ADC bits of a layer, counted in four ways (DESIGN section 3)."""
+
+    configured: _Bits
+    """What is simulated; the largest where slices differ."""
+    equation: _Bits
+    paper: _Bits | None
+    weight_aware: _Bits
+    weight_aware_per_slice: list[_Bits]
+    configured_per_slice: list[_Bits] | None = None
+
+
+class Layer(_Section):
+    """One matrix layer on crossbars."""
+
+    name: str
+    kind: str
+    rows: _Count
+    """Rows of one group's weight matrix."""
+    columns: _Count
+    """Outputs of one group."""
+    groups: _Count
+    row_tiles: _Count
+    crossbars: _Count
+    nonzeros_max: _Count
+    """Largest number of non-zero weights in one column of one row tile."""
+    adc_bits: LayerBits
+    lossless: bool
+    """Proven: no input code vector saturates any conversion at the configured bits."""
+    max_column_sum: _Count | None
+    """Largest column sum seen in the run."""
+    conversions: _Count | None
+    """Conversions of the whole run."""
+    saturations: _Count | None
+    macs: _Count | None
+    """Multiply-accumulates of one image."""
+    column_sum_bound: _Count | None = None
+    """The largest column sum any input can reach (proven, S_max)."""
+    nonzeros: _Count | None = None
+    cp_rate: _Positive | None = None
+    signed_inputs: bool | None = None
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Layer:
+        if self.saturations is not None and (self.conversions is None or self.saturations > self.conversions):
+            raise ValueError(f"saturations: must be at most conversions ({self.conversions}), got {self.saturations}")
+        return self
+
+
+class ChipBits(_Section):
+    """The largest of the layers' bit counts."""
+
+    equation: _Bits
+    paper: _Bits | None
+    weight_aware: _Bits
+
+
+class CertificateSummary(_Section):
+    """The proof in short; ``certificate.json`` has all of it."""
+
+    lossless: bool
+    adc_bits: ChipBits
+
+
+class Accuracy(_Section):
+    """Fractions of correct answers (0..1); null where the data has no labels or too few classes."""
+
+    images: _Count
+    float_top1: _Fraction | None
+    integer_top1: _Fraction | None
+    simulated_top1: _Fraction | None
+    float_top5: _Fraction | None
+    integer_top5: _Fraction | None
+    simulated_top5: _Fraction | None
+    identical_to_integer: bool | None
+    """The simulated outputs equal the exact integer network's, bit for bit, on every image."""
+    differing_images: _Count | None = None
+
+
+class LayerOccupancy(_OpenSection):
+    """How busy a layer's crossbars are in the steady state, and what they wait for."""
+
+    name: str
+    occupancy: _Fraction
+    stalls: dict[str, _Fraction] = {}
+    """Reason to fraction of the time."""
+    replication: _Count | None = None
+    bottleneck: bool = False
+
+
+class Performance(_OpenSection):
+    """The chip model's timing and price."""
+
+    cycles: _Count
+    images_per_s: _Positive
+    latency_us: _Positive
+    energy_uj_per_image: _Positive
+    area_mm2: _Positive
+    power_w: _Positive
+    gops_per_s_mm2: _Positive
+    gops_per_w: _Positive
+    tiles: _Count
+    crossbars: _Count
+    replication: dict[str, int]
+    layers: list[LayerOccupancy] = []
+
+
+class Breakdown(_OpenSection):
+    """Area and power by component."""
+
+    area_mm2: dict[str, _Positive]
+    power_w: dict[str, _Positive]
+
+
+class Normalised(_OpenSection):
+    """Area and power as a fraction of the non-pruned design's."""
+
+    area: _Positive
+    power: _Positive
+
+
+class KeptInTorch(_Section):
+    """Something the crossbars do not compute."""
+
+    name: str
+    kind: str
+    reason: str = ""
+
+
+class Calibration(_Section):
+    """How a layer's activation scale was chosen."""
+
+    name: str
+    calibrator: str
+    error: _Positive | None
+    measure: str = ""
+    """What ``error`` measures."""
+    scale: float | None = None
+    candidates: dict[str, float | None] = {}
+    """Error of every calibrator that was tried."""
+
+
+class Histogram(_Section):
+    """Column sums of a layer (or of one weight slice of it) over the run."""
+
+    layer: str
+    slice: _Count | None = None
+    adc_bits: _Bits
+    full_scale: _Count
+    """Largest column sum the ADC can tell, ``2^N - 1`` (``2^(N-1) - 1`` for analog readout, of absolute sums)."""
+    counts: list[_Count]
+    """``counts[s]`` conversions had the column sum ``s``."""
+    overflow: _Count = 0
+    """Conversions whose column sum was larger than the bins reach."""
+
+
+class Timing(_Section):
+    """How long the simulation itself took, and on what."""
+
+    seconds: _Positive
+    images_per_s: _Positive | None
+    conversions_per_s: _Positive | None
+    threads: _Count | None
+    phases: dict[str, _Positive] = {}
+    """Seconds by phase."""
+    machine: dict[str, str | int | float] = {}
+
+
+class AdcPoint(_OpenSection):
+    """One design point of a sweep over the ADC's resolution."""
+
+    adc_bits: _Bits
+    gops_per_w: _Positive
+    gops_per_s_mm2: _Positive | None = None
+    law: str = ""
+    """The rule that scaled the ADC."""
+
+
+class ComparisonColumn(_Section):
+    """One design in a side-by-side table; the first is the baseline. :func:`comparison_column` makes one."""
+
+    name: str
+    images: _Count | None = None
+    cp_rate: _Positive | None = None
+    nonzeros_max: _Count | None = None
+    adc_bits: _Bits | None = None
+    equation: _Bits | None = None
+    paper: _Bits | None = None
+    weight_aware: _Bits | None = None
+    lossless: bool | None = None
+    float_top1: _Fraction | None = None
+    integer_top1: _Fraction | None = None
+    simulated_top1: _Fraction | None = None
+    identical_to_integer: bool | None = None
+    conversions: _Count | None = None
+    saturations: _Count | None = None
+    crossbars: _Count | None = None
+    images_per_s: _Positive | None = None
+    latency_us: _Positive | None = None
+    energy_uj_per_image: _Positive | None = None
+    area_mm2: _Positive | None = None
+    power_w: _Positive | None = None
+    gops_per_s_mm2: _Positive | None = None
+    gops_per_w: _Positive | None = None
+
+
+class Report(_Section):
+    """``report.json``, schema version 1."""
+
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    command: str
+    provenance: Provenance
+    network: Network
+    hardware: HardwareFacts
+    data: Data | None = None
+    layers: list[Layer]
+    certificate: CertificateSummary
+    accuracy: Accuracy | None = None
+    performance: Performance | None = None
+    breakdown: Breakdown | None = None
+    normalised: Normalised | None = None
+    comparison: list[ComparisonColumn] = []
+    adc_sweep: list[AdcPoint] = []
+    kept_in_torch: list[KeptInTorch] = []
+    calibration: list[Calibration] = []
+    histograms: list[Histogram] = []
+    timing: Timing | None = None
+    notes: list[str] = []
+    files: list[str] = []
+    """Names of the files written with this report, relative to its folder."""
+
+
+def to_plain(value: Any, path: str = "report") -> Any:
+    """Convert NumPy numbers and arrays, enums, tuples, dataclasses and models to plain JSON values.
+
+    Not-a-number and infinities become None: JSON has no word for them.
+
+    Raises
+    ------
+    ReportError
+        A value JSON cannot hold, or a key that is not text; the message has its path.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, (BaseModel, np.ndarray, np.generic)):
+        value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value.tolist()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (str, PurePath)):
+        return str(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ReportError(f"{path}: keys must be text, got {key!r}")
+        return {str(key): to_plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item, f"{path}.{index}") for index, item in enumerate(value)]
+    raise ReportError(f"{path}: must be a JSON value, got {type(value).__name__}")
+
+
+def validate_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a report against the schema and return it as plain JSON values, optional fields filled in.
+
+    Parameters
+    ----------
+    report : mapping
+        In the shape of :class:`Report`; NumPy scalars and arrays, enums and dataclasses are converted.
+
+    Returns
+    -------
+    dict
+        A new dict that ``json.dumps(..., allow_nan=False)`` accepts.
+
+    Raises
+    ------
+    ReportError
+        A field is missing, unknown, of the wrong type or impossible; the message has the field's path.
+    """
+    if not isinstance(report, Mapping):
+        raise ReportError(f"report: must be a mapping, got {type(report).__name__}")
+    try:
+        return Report.model_validate(to_plain(report)).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(["report", *(str(part) for part in first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown field"
+        got = "" if first["type"] in ("missing", "value_error") else f", got {_short(first['input'])}"
+        raise ReportError(f"{path}: {message}{got}") from None
+
+
+def _short(value: object, limit: int = 60) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def dump_json(value: Any) -> str:
+    """Return strict JSON text (no NaN; NumPy converted), one document with a final newline.
+
+    Raises
+    ------
+    ReportError
+        A value JSON cannot hold.
+    """
+    return json.dumps(to_plain(value, "value"), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``report.json``, for editors and for other programs."""
+    return Report.model_json_schema()
+
+
+def histogram_record(
+    layer: str,
+    histogram: NDArray[np.int64] | Sequence[int],
+    *,
+    adc_bits: int,
+    full_scale: int | None = None,
+    slice_index: int | None = None,
+) -> dict[str, Any]:
+    """Return the report's record of a column-sum histogram.
+
+    Parameters
+    ----------
+    histogram : ndarray [shape=(bins,), int64]
+        ``histogram[s]`` conversions had the column sum ``s``; the last bin collects everything larger too, as the
+        engines fill it.
+    adc_bits : int
+        The ADC's resolution N.
+    full_scale : int, optional
+        Largest sum the ADC can tell; ``2^N - 1`` unless given.
+
+    Raises
+    ------
+    ReportError
+        The histogram is empty or not one-dimensional.
+    """
+    counts = np.asarray(histogram)
+    if counts.ndim != 1 or counts.size == 0:
+        raise ReportError(f"histogram of {layer}: must be a non-empty vector, got shape {counts.shape}")
+    inside = np.trim_zeros(counts[:-1], "b")
+    return {
+        "layer": layer,
+        "slice": slice_index,
+        "adc_bits": int(adc_bits),
+        "full_scale": (1 << adc_bits) - 1 if full_scale is None else int(full_scale),
+        "counts": inside.tolist(),
+        "overflow": int(counts[-1]),
+    }
+
+
+def comparison_column(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one column of a side-by-side comparison, taken from a report.
+
+    Parameters
+    ----------
+    name : str
+        The column's heading, such as "CP rate 16".
+    report : mapping
+        A report in the shape of :class:`Report`.
+
+    Raises
+    ------
+    ReportError
+        ``report`` does not have the documented shape.
+    """
+    full = validate_report(report)
+    layers, chip = full["layers"], full["certificate"]["adc_bits"]
+    accuracy, performance = full["accuracy"] or {}, full["performance"] or {}
+    column: dict[str, Any] = {
+        "name": name,
+        "images": accuracy.get("images"),
+        "cp_rate": full["network"]["cp_rate"],
+        "nonzeros_max": max((layer["nonzeros_max"] for layer in layers), default=None),
+        "adc_bits": max((layer["adc_bits"]["configured"] for layer in layers), default=None),
+        **chip,
+        "lossless": full["certificate"]["lossless"],
+        "conversions": total(layers, "conversions"),
+        "saturations": total(layers, "saturations"),
+        "crossbars": total(layers, "crossbars"),
+    }
+    for key in ("float_top1", "integer_top1", "simulated_top1", "identical_to_integer"):
+        column[key] = accuracy.get(key)
+    for key in (
+        "images_per_s",
+        "latency_us",
+        "energy_uj_per_image",
+        "area_mm2",
+        "power_w",
+        "gops_per_s_mm2",
+        "gops_per_w",
+    ):
+        column[key] = performance.get(key)
+    return ComparisonColumn.model_validate(column).model_dump(mode="json")
+
+
+def total(layers: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    """Sum a field over the layers; None where any layer lacks it."""
+    values = [layer[key] for layer in layers]
+    return None if not values or any(value is None for value in values) else int(sum(values))
