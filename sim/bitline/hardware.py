@@ -19,9 +19,19 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from bitline.chip_description import ChipDescription
 from bitline.errors import ConfigError
 
-__all__ = ["AdcPolicy", "AdcScope", "Encoding", "Hardware", "Readout", "list_hardware", "load_hardware"]
+__all__ = [
+    "AdcPolicy",
+    "AdcScope",
+    "Encoding",
+    "Hardware",
+    "Readout",
+    "hardware_schema",
+    "list_hardware",
+    "load_hardware",
+]
 
 _MAX_FILE_BYTES = 1 << 20
 
@@ -126,6 +136,9 @@ class Hardware(BaseModel):
     adc_scope: AdcScope = AdcScope.LAYER
     """What shares one resolution when ``adc_bits`` is a policy."""
 
+    chip: ChipDescription | None = None
+    """The physical half: hierarchy, components, timing and ADC, each number with its source. Needed for the price."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:
         if self.readout is Readout.ANALOG and self.encoding is not Encoding.DIFFERENTIAL:
@@ -210,6 +223,12 @@ def _validate(fields: dict[str, Any], where: str) -> Hardware:
             raise ConfigError(f"hardware {where}: {path}: {message}") from None
         got = f", got {_one_line(first['input'])}" if path else ""
         raise ConfigError(f"hardware {where}: {path + ': ' if path else ''}{message}{got}") from None
+
+
+def hardware_schema() -> dict[str, Any]:
+    """Return the JSON schema of a hardware description, for editors that complete and check YAML."""
+    schema = Hardware.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def list_hardware() -> list[str]:

@@ -1,0 +1,257 @@
+"""Where a network's layers go: row tiles x column groups -> crossbars -> IMAs -> tiles -> chips.
+
+An IMA serves one layer; layers follow each other through the IMAs, tiles and chips in the order of the network. An
+offset encoding's unit column is a 129th column of each crossbar and takes none of its capacity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitline.chip_description import ChipDescription
+from bitline.errors import ConfigError, ShapeError
+from bitline.hardware import Encoding, Hardware
+from bitline.layers import MatrixLayer, Operation, OperationKind
+
+__all__ = ["LayerMapping", "Placement", "WeightFacts", "chip_of", "map_layer", "map_layers", "place", "weight_facts"]
+
+
+def chip_of(hw: Hardware) -> ChipDescription:
+    """Return the physical half of a description.
+
+    Raises
+    ------
+    ConfigError
+        The description has none.
+    """
+    if hw.chip is None:
+        raise ConfigError(f"hardware {hw.name}: chip: missing, the price and the timing need the physical description")
+    return hw.chip
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFacts:
+    """What the weight codes of one layer let the mapping leave out."""
+
+    removed_rows: tuple[int, ...]
+    """Rows of each group's matrix that are zero in every column (pruned filter shapes)."""
+    removed_columns: tuple[int, ...]
+    """Columns of each group's matrix that are zero in every row (pruned filters)."""
+    zero_crossbars: int
+    """Crossbars, after those rows and columns are gone, that would hold zero weights only."""
+    passes: int
+    """Passes over the input digits: 2 for signed inputs with several bits a cycle, else 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMapping:
+    """One layer on crossbars; every count is for one replica."""
+
+    name: str
+    rows: int
+    columns: int
+    groups: int
+    row_tiles: int
+    """Row tiles of all groups together."""
+    column_groups: int
+    """Column groups of a row tile."""
+    groups_per_crossbar: int
+    """Groups that share a crossbar block-diagonally (differential encoding only)."""
+    removed_rows: int
+    """All-zero rows left out, over all groups."""
+    removed_columns: int
+    """All-zero columns left out, over all groups."""
+    dropped_crossbars: int
+    """Crossbars left out because all their weights are zero."""
+    crossbars: int
+    """Crossbars that are built (at least one)."""
+    cells: int
+    """Cells that hold a weight's digit, in the crossbars that are built and dropped together."""
+    input_passes: int
+
+    @property
+    def live_rows(self) -> int:
+        """Rows driven for one input vector, over all groups."""
+        return self.rows * self.groups - self.removed_rows
+
+    @property
+    def live_columns(self) -> int:
+        """Outputs computed for one input vector, over all groups."""
+        return self.columns * self.groups - self.removed_columns
+
+
+def _outputs_per_crossbar(index: int, columns: int, per_output: int, capacity: int) -> slice:
+    """Outputs that have at least one physical column in column group ``index``."""
+    return slice(index * capacity // per_output, min(columns, -(-(index + 1) * capacity // per_output)))
+
+
+def _zero_crossbars(codes: NDArray[np.int32], hw: Hardware) -> int:
+    """Count crossbars without a non-zero weight in one group's compacted matrix (rows, columns)."""
+    rows, columns = codes.shape
+    per_output = hw.slices * hw.signs
+    starts = np.arange(0, rows, hw.rows)
+    live = np.logical_or.reduceat(codes != 0, starts, axis=0)  # (row tiles, columns)
+    zero = 0
+    for index in range(-(-columns * per_output // hw.columns)):
+        outputs = _outputs_per_crossbar(index, columns, per_output, hw.columns)
+        zero += int(np.count_nonzero(~live[:, outputs].any(axis=1)))
+    return zero
+
+
+def weight_facts(layer: MatrixLayer, hw: Hardware) -> WeightFacts:
+    """Find the zero rows, zero columns and zero crossbars of a layer's weights.
+
+    Rows and columns that are zero throughout are taken out before tiling, as structured pruning in crossbar multiples
+    intends. Physical columns lie output by output, an output's slices and signs next to each other.
+    """
+    removed_rows, removed_columns, zero = [], [], 0
+    for codes in layer.codes:
+        nonzero = codes != 0
+        live_rows, live_columns = nonzero.any(axis=1), nonzero.any(axis=0)
+        removed_rows.append(int(codes.shape[0] - np.count_nonzero(live_rows)))
+        removed_columns.append(int(codes.shape[1] - np.count_nonzero(live_columns)))
+        compact = codes[live_rows][:, live_columns]
+        if compact.size:
+            zero += _zero_crossbars(compact, hw)
+    return WeightFacts(
+        removed_rows=tuple(removed_rows),
+        removed_columns=tuple(removed_columns),
+        zero_crossbars=zero,
+        passes=2 if layer.signed_inputs and hw.dac_bits > 1 else 1,
+    )
+
+
+def _groups_per_crossbar(rows: int, columns: int, groups: int, hw: Hardware) -> int:
+    # Cells outside a group's block stay at level 0, which is a zero weight in the differential encoding only; the
+    # offset encodings would need a unit column a group, so there every group has crossbars of its own.
+    if groups == 1 or hw.encoding is not Encoding.DIFFERENTIAL:
+        return 1
+    return max(1, min(groups, hw.rows // rows, hw.columns // columns))
+
+
+def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = None) -> LayerMapping:
+    """Cut one matrix operation into crossbars.
+
+    Parameters
+    ----------
+    operation : Operation
+        A matrix operation; ``rows`` and ``columns`` are of one group.
+    hw : Hardware
+        Crossbar size and encoding.
+    facts : WeightFacts, optional
+        Zero rows, columns and crossbars to leave out.
+
+    Raises
+    ------
+    ShapeError
+        The operation has no rows, columns or groups.
+    """
+    rows, columns, groups = operation.rows, operation.columns, operation.groups
+    if min(rows, columns, groups) < 1:
+        raise ShapeError(
+            f"operation {operation.name}: rows, columns and groups must be at least 1, got {rows}, {columns}, {groups}"
+        )
+    per_output = hw.slices * hw.signs
+    removed_rows = facts.removed_rows if facts else (0,) * groups
+    removed_columns = facts.removed_columns if facts else (0,) * groups
+    if len(removed_rows) != groups:
+        raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
+    shared = 1
+    if not any(removed_rows) and not any(removed_columns):
+        shared = _groups_per_crossbar(rows, columns * per_output, groups, hw)
+        row_tiles = -(-groups // shared) * -(-rows // hw.rows)
+        column_groups = -(-columns * per_output // hw.columns)
+        crossbars = row_tiles * column_groups
+        cells = groups * rows * columns * per_output
+    else:
+        row_tiles = crossbars = cells = column_groups = 0
+        for gone_rows, gone_columns in zip(removed_rows, removed_columns, strict=True):
+            tiles, physical = -(-(rows - gone_rows) // hw.rows), (columns - gone_columns) * per_output
+            row_tiles += tiles
+            column_groups = max(column_groups, -(-physical // hw.columns))
+            crossbars += tiles * -(-physical // hw.columns)
+            cells += (rows - gone_rows) * physical
+    # several groups in one crossbar: it is zero only if all of them are, which is not counted
+    dropped = facts.zero_crossbars if facts and shared == 1 else 0
+    return LayerMapping(
+        name=operation.name,
+        rows=rows,
+        columns=columns,
+        groups=groups,
+        row_tiles=row_tiles,
+        column_groups=column_groups,
+        groups_per_crossbar=shared,
+        removed_rows=sum(removed_rows),
+        removed_columns=sum(removed_columns),
+        dropped_crossbars=min(dropped, crossbars),
+        # a layer that is zero throughout keeps one crossbar, so that its place in the pipeline exists
+        crossbars=max(1, crossbars - dropped),
+        cells=cells,
+        input_passes=facts.passes if facts else 1,
+    )
+
+
+def map_layers(
+    operations: Sequence[Operation], hw: Hardware, facts: Mapping[str, WeightFacts] | None = None
+) -> list[LayerMapping]:
+    """Cut every matrix operation of a network into crossbars, in order.
+
+    Raises
+    ------
+    ShapeError
+        No matrix operation, or one without rows or columns.
+    """
+    facts = facts or {}
+    mapped = [map_layer(op, hw, facts.get(op.name)) for op in operations if op.kind is OperationKind.MATRIX]
+    if not mapped:
+        raise ShapeError("the network has no matrix operation, so there is nothing to map")
+    return mapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Replicas of every layer laid out on IMAs, tiles and chips."""
+
+    replicas: tuple[int, ...]
+    crossbars: tuple[int, ...]
+    """Crossbars of all replicas of each layer."""
+    imas: tuple[int, ...]
+    first_tile: tuple[int, ...]
+    last_tile: tuple[int, ...]
+    tiles: int
+    chips: int
+    crossbar_utilisation: float
+    """Crossbars that hold weights, of all crossbars on the tiles used."""
+
+    def chip_of_layer(self, index: int, tiles_per_chip: int) -> tuple[int, int]:
+        """First and last chip of a layer."""
+        return self.first_tile[index] // tiles_per_chip, self.last_tile[index] // tiles_per_chip
+
+
+def place(mappings: Sequence[LayerMapping], replicas: Sequence[int], hw: Hardware) -> Placement:
+    """Lay the replicas of every layer out, layer after layer."""
+    chip = chip_of(hw)
+    per_ima, per_tile = chip.hierarchy.crossbars_per_ima.value, chip.hierarchy.imas_per_tile.value
+    crossbars = [m.crossbars * r for m, r in zip(mappings, replicas, strict=True)]
+    imas = [-(-count // per_ima) for count in crossbars]
+    first, last, used = [], [], 0
+    for count in imas:
+        first.append(used // per_tile)
+        used += count
+        last.append((used - 1) // per_tile)
+    tiles = -(-used // per_tile)
+    return Placement(
+        replicas=tuple(replicas),
+        crossbars=tuple(crossbars),
+        imas=tuple(imas),
+        first_tile=tuple(first),
+        last_tile=tuple(last),
+        tiles=tiles,
+        chips=math.ceil(tiles / chip.hierarchy.tiles_per_chip.value),
+        crossbar_utilisation=sum(crossbars) / (tiles * per_tile * per_ima),
+    )
