@@ -1,0 +1,305 @@
+"""Engines: ways of computing the same integers (DESIGN section 4). ``matmul`` is the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+from numpy.typing import NDArray
+
+from bitline.crossbar import kernels
+from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.certificate import certify, lossless_columns
+from bitline.crossbar.encoding import check_inputs, check_weights, encode
+from bitline.crossbar.exact import exact_product
+from bitline.errors import ConfigError, ShapeError
+from bitline.hardware import Encoding, Hardware, Readout
+
+__all__ = ["Crossbars", "Engine", "Product", "exact_product", "matmul"]
+
+_BLOCK_BYTES = 1 << 20
+_HISTOGRAM_BLOCKS = 16
+
+
+class Engine(StrEnum):
+    """How the integers are computed."""
+
+    BITSERIAL = "bitserial"
+    """Every conversion performed and counted."""
+    CERTIFIED = "certified"
+    """Proven outputs by an exact product, refuted ones bit-serially; same integers."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Product:
+    """What simulated crossbars return for a batch of input vectors."""
+
+    y: NDArray[np.int64]
+    """[shape=(M, N)] shifted and added codes; ``x @ w`` whenever nothing saturates."""
+    conversions: int
+    """ADC conversions the hardware performs, whatever shortcut computed them."""
+    saturations: int
+    """Conversions whose column sum exceeded the code range."""
+    max_column_sum: int | None
+    """Largest column sum seen (of ``|s|`` with analog readout); None from the ``certified`` engine."""
+
+
+class _Matrix:
+    """One weight matrix in the cells of its crossbars, packed once."""
+
+    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits) -> None:
+        rows, outputs = w.shape
+        self.hw, self.adc, self.w = hw, adc, w
+        cells = encode(w, hw)
+        tiles = cells.flips.shape[0]
+        columns = hw.signs * hw.slices * outputs
+        words = -(-min(hw.rows, max(rows, 1)) // 64)
+        if hw.rows <= 128 and hw.rows > 64:
+            words = 2  # a matrix of few rows still fits the two-word kernel
+        self.cells = np.zeros((tiles, hw.cell_bits, words, columns), np.uint64)
+        kernels.pack_cells(np.ascontiguousarray(cells.levels.reshape(rows, columns)), hw.rows, self.cells)
+        self.flips = np.ascontiguousarray(cells.flips.reshape(tiles, columns).astype(np.uint8))
+        # analog codes lie in -2^(N-1) .. 2^(N-1) - 1, digital ones in 0 .. 2^N - 1
+        bits = np.array(adc.per_slice, np.int64) - (1 if hw.readout is Readout.ANALOG else 0)
+        limits = (np.int64(1) << bits) - 1
+        self.limits = np.tile(np.repeat(limits, outputs), hw.signs)
+        self.conversions_per_digit: int = tiles * (
+            hw.slices * outputs * (1 if hw.readout is Readout.ANALOG else hw.signs) + (adc.unit is not None)
+        )
+
+    def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
+        """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
+        hw = self.hw
+        y = np.zeros((x.shape[0], self.w.shape[1]), np.int64)
+        dtype = np.uint8 if hw.input_bits <= 8 else np.uint16
+        if signed and hw.dac_bits > 1:
+            passes = [(np.maximum(x, 0), 1), (np.maximum(-x.astype(np.int64), 0), -1)]
+        else:
+            passes = [(x.astype(np.int64) & ((1 << hw.input_bits) - 1), 1)] if signed else [(x, 1)]
+        saturations, largest = 0, 0
+        for codes, sign in passes:
+            over, top = self._convert_pass(
+                np.ascontiguousarray(codes, dtype=dtype), sign, signed and hw.dac_bits == 1, y, histogram
+            )
+            saturations += over
+            largest = max(largest, top)
+        return Product(
+            y=y, conversions=self.conversions(x.shape[0], signed), saturations=saturations, max_column_sum=largest
+        )
+
+    def conversions(self, vectors: int, signed: bool) -> int:
+        """Conversions the hardware performs for this many input vectors."""
+        passes = 2 if signed and self.hw.dac_bits > 1 else 1
+        return passes * vectors * self.hw.input_cycles * self.conversions_per_digit
+
+    def _convert_pass(
+        self, x: NDArray[Any], sign: int, last_digit_negative: bool, y: NDArray[np.int64], histogram: Any
+    ) -> tuple[int, int]:
+        hw = self.hw
+        vectors = x.shape[0]
+        if histogram is not None:
+            block_rows = -(-max(vectors, 1) // _HISTOGRAM_BLOCKS)
+        else:  # small enough for every thread to have several blocks and for a block's accumulators to stay in cache
+            block_rows = max(1, min(32, _BLOCK_BYTES // (8 * self.limits.size + 1), vectors // (4 * get_num_threads())))
+        blocks = -(-vectors // block_rows)
+        saturations, largest = np.zeros(blocks, np.int64), np.zeros(blocks, np.int64)
+        bins = 0 if histogram is None else histogram.shape[-1]
+        histograms = np.zeros((blocks, hw.slices + 1, bins), np.int64)
+        kernels.convert_columns(
+            x,
+            self.cells,
+            self.flips,
+            self.limits,
+            0 if self.adc.unit is None else (1 << self.adc.unit) - 1,
+            hw.rows,
+            hw.input_cycles,
+            hw.dac_bits,
+            hw.slices,
+            hw.cell_bits,
+            hw.signs,
+            last_digit_negative,
+            hw.readout is Readout.ANALOG,
+            0 if hw.encoding is Encoding.DIFFERENTIAL else 1 << (hw.weight_bits - 1),
+            hw.max_level,
+            sign,
+            block_rows,
+            y,
+            saturations,
+            largest,
+            histograms,
+        )
+        if histogram is not None:
+            total = histograms.sum(axis=0)
+            histogram += total.sum(axis=0) if histogram.ndim == 1 else total[: histogram.shape[0]]
+        return int(saturations.sum()), int(largest.max(initial=0))
+
+
+class Crossbars:
+    """A layer's weights held in simulated crossbars, packed once and multiplied many times.
+
+    Parameters
+    ----------
+    w : ndarray [shape=(K, N) or (G, K, N), integer]
+        Signed weight codes; G groups are separate matrices.
+    hw : Hardware
+    signed_inputs : bool
+        Whether activation codes are two's complement.
+    adc : AdcBits, optional
+        Resolution of the columns; by default the hardware's number or policy, resolved on this layer alone.
+
+    Raises
+    ------
+    ShapeError, RangeError
+        ``w`` is not a matrix (or stack of matrices) of integers in the hardware's range.
+    """
+
+    def __init__(self, w: Any, hw: Hardware, *, signed_inputs: bool = False, adc: AdcBits | None = None) -> None:
+        stack = np.asarray(w)
+        if stack.ndim == 2:
+            stack = stack[None]
+        if stack.ndim != 3:
+            raise ShapeError(f"Argument 'w' must have shape (K, N) or (G, K, N), not {np.shape(w)}")
+        groups, rows, columns = stack.shape
+        codes = check_weights(stack.reshape(groups * rows, columns), hw).reshape(groups, rows, columns)
+        if adc is None:
+            adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
+        self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
+        self._matrices = [_Matrix(matrix, hw, adc) for matrix in codes]
+        self._lossless: list[NDArray[np.bool_]] | None = None
+
+    def multiply(
+        self, x: Any, *, engine: Engine | str = Engine.BITSERIAL, histogram: NDArray[np.int64] | None = None
+    ) -> Product:
+        """Multiply activation codes by the weights.
+
+        Parameters
+        ----------
+        x : ndarray [shape=(M, G * K), integer]
+            Activation codes; unsigned in ``0 .. 2^a - 1`` or two's complement values.
+        engine : Engine
+        histogram : ndarray [shape=(bins,) or (slices, bins) or (slices + 1, bins), int64], optional
+            Column sums are counted into it in place (``bitserial`` only); the last bin collects everything larger. With
+            ``slices + 1`` rows the last one counts the unit column.
+
+        Returns
+        -------
+        Product
+
+        Raises
+        ------
+        ShapeError, RangeError, ConfigError
+        """
+        try:
+            engine = Engine(engine)
+        except ValueError:
+            names = ", ".join(member.value for member in Engine)
+            raise ConfigError(f"Argument 'engine' must be one of {names}, not {engine!r}") from None
+        groups, rows, columns = self.codes.shape
+        x = check_inputs(x, groups * rows, self.hw, self.signed_inputs)
+        if histogram is not None:
+            self._check_histogram(histogram, engine)
+        if groups == 1:
+            return self._multiply_group(0, x, engine, histogram)
+        y = np.empty((x.shape[0], groups * columns), np.int64)
+        parts = []
+        for g in range(groups):
+            part = self._multiply_group(g, x[:, g * rows : (g + 1) * rows], engine, histogram)
+            y[:, g * columns : (g + 1) * columns] = part.y
+            parts.append(part)
+        return Product(
+            y=y,
+            conversions=sum(part.conversions for part in parts),
+            saturations=sum(part.saturations for part in parts),
+            max_column_sum=None
+            if engine is Engine.CERTIFIED
+            else max((part.max_column_sum or 0 for part in parts), default=0),
+        )
+
+    def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
+        if engine is not Engine.BITSERIAL:
+            raise ConfigError("Argument 'histogram' needs the bitserial engine: the certified one forms no column sums")
+        rows = histogram.shape[0] if histogram.ndim == 2 else self.hw.slices
+        if histogram.ndim not in (1, 2) or histogram.shape[-1] < 1 or not self.hw.slices <= rows <= self.hw.slices + 1:
+            raise ShapeError(
+                f"Argument 'histogram' must have shape (bins,) or ({self.hw.slices} or {self.hw.slices + 1}, bins), "
+                f"not {histogram.shape}"
+            )
+
+    def _multiply_group(self, g: int, x: NDArray[Any], engine: Engine, histogram: Any) -> Product:
+        matrix = self._matrices[g]
+        if engine is Engine.BITSERIAL:
+            return matrix.convert(x, self.signed_inputs, histogram)
+        return self._certified(g, x)
+
+    def _certified(self, g: int, x: NDArray[Any]) -> Product:
+        """Exact product of everything; outputs with a refuted column are replaced tile by tile by their conversions.
+
+        A lossless column's codes are its sums, so an output all of whose columns are lossless in a row tile receives
+        exactly its share ``x_tile @ w_tile`` of the product from them (DESIGN section 2's central property).
+        """
+        hw, matrix = self.hw, self._matrices[g]
+        if self._lossless is None:
+            self._lossless = [lossless_columns(codes, hw, self.adc, self.signed_inputs) for codes in self.codes]
+        y = exact_product(x, matrix.w)
+        saturations = 0
+        for tile, lossless in enumerate(self._lossless[g]):
+            refuted = np.flatnonzero(~lossless)
+            if refuted.size:
+                rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
+                w = np.ascontiguousarray(matrix.w[rows][:, refuted])
+                share = _Matrix(w, hw, self.adc).convert(x[:, rows], self.signed_inputs, None)
+                y[:, refuted] += share.y - exact_product(x[:, rows], w)
+                saturations += share.saturations
+        return Product(
+            y=y,
+            conversions=matrix.conversions(x.shape[0], self.signed_inputs),
+            saturations=saturations,
+            max_column_sum=None,
+        )
+
+
+def matmul(
+    x: Any, w: Any, hw: Hardware, signed_inputs: bool = False, engine: Engine | str = Engine.BITSERIAL
+) -> Product:
+    """Multiply activations by weights held in simulated crossbars, to the last bit.
+
+    Parameters
+    ----------
+    x : ndarray [shape=(M, K), integer]
+        Activation codes: ``0 .. 2^a - 1``, or two's complement values with ``signed_inputs``.
+    w : ndarray [shape=(K, N), integer]
+        Signed weight codes in the encoding's range.
+    hw : Hardware
+        A policy in ``adc_bits`` resolves on this matrix.
+    signed_inputs : bool
+        Whether inputs are signed.
+    engine : {"bitserial", "certified"}
+        How the integers are computed; both give the same.
+
+    Returns
+    -------
+    Product
+        ``.y`` (M, N) int64, ``.conversions``, ``.saturations``, ``.max_column_sum``.
+
+    Raises
+    ------
+    ShapeError
+        ``x`` or ``w`` is not a matrix, or they disagree on K.
+    RangeError
+        Not integers, or outside the bit widths.
+    ConfigError
+        Unknown engine.
+
+    Examples
+    --------
+    >>> import numpy as np, bitline
+    >>> hw = bitline.load_hardware("tinyadc")
+    >>> bitline.matmul(np.array([[1, 2]]), np.array([[3], [-4]]), hw).y
+    array([[-5]])
+    """
+    if np.ndim(w) != 2:
+        raise ShapeError(f"Argument 'w' must be a matrix of shape (K, N), not of shape {np.shape(w)}")
+    return Crossbars(w, hw, signed_inputs=signed_inputs).multiply(x, engine=engine)
