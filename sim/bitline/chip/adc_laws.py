@@ -40,8 +40,8 @@ MAX_BITS = 16
 _SURVEY_MIN_BITS = 4
 
 # Shares of Kull's blocks. Power: the capacitive DAC's 0.2 of 3.1 mW doubles a bit, the rest (reference buffer, memory,
-# latches, clock) is linear. Area: the DAC's 728 of 1600 um2 doubles; 0.4552 is the published closed form's share, which the
-# rounded block areas miss by 0.0002. Nobody says how latches and comparator scale, hence one law for each reading.
+# latches, clock) is linear. Area: the DAC's 728 of 1600 um2 doubles; 0.4552 is the published closed form's share, which
+# the rounded block areas miss by 0.0002. Nobody says how latches and comparator scale: one law for each reading.
 _DOUBLING_POWER, _DOUBLING_AREA = 0.2 / 3.1, 0.4552
 _LATCHES_POWER, _LATCHES_AREA = 0.8 / 3.1, 58 / 1600
 
