@@ -53,7 +53,8 @@ class TwinProduct:
     conversions: int = 0
     saturations: int = 0
     max_column_sum: int = 0
-    sums: Counter[int] = field(default_factory=Counter)  # column sum (signed for analog readout) -> conversions
+    sums: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(slice or -1 for the unit column, column sum, signed for analog readout) -> conversions that read it"""
 
 
 def slice_count(hw: Any) -> int:
@@ -154,11 +155,11 @@ def matmul(x: Any, w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False)
     full = 2**hw.cell_bits - 1
     out = TwinProduct(np.zeros((x.shape[0], w.shape[1]), dtype=np.int64))
 
-    def convert(s: int, bits: int) -> int:
+    def convert(s: int, bits: int, which: int) -> int:
         """One ADC reading."""
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if analog else (0, 2**bits - 1)
         out.conversions += 1
-        out.sums[s] += 1
+        out.sums[which, s] += 1
         out.max_column_sum = max(out.max_column_sum, abs(s))
         if s > high or s < low:
             out.saturations += 1
@@ -171,18 +172,19 @@ def matmul(x: Any, w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False)
                 d = digits[tile.start : tile.start + tile.rows]
                 unit_code = 0
                 if tile.unit is not None:
-                    unit_code = convert(int(d @ tile.unit), adc.unit)
+                    unit_code = convert(int(d @ tile.unit), adc.unit, -1)
                     for n in range(w.shape[1]):
                         out.y[m, n] -= weight * 2 ** (hw.weight_bits - 1) * unit_code
                 if analog:
                     # the columns come in pairs, positive then negative; only the difference is converted
                     for plus, minus in zip(tile.columns[0::2], tile.columns[1::2], strict=True):
                         assert (plus.slice, plus.output) == (minus.slice, minus.output)
-                        code = convert(int(d @ plus.levels) - int(d @ minus.levels), adc.slices[plus.slice])
+                        difference = int(d @ plus.levels) - int(d @ minus.levels)
+                        code = convert(difference, adc.slices[plus.slice], plus.slice)
                         out.y[m, plus.output] += weight * 2 ** (hw.cell_bits * plus.slice) * code
                     continue
                 for column in tile.columns:
-                    code = convert(int(d @ column.levels), adc.slices[column.slice])
+                    code = convert(int(d @ column.levels), adc.slices[column.slice], column.slice)
                     if column.flipped:
                         code = full * unit_code - code
                     out.y[m, column.output] += column.sign * weight * 2 ** (hw.cell_bits * column.slice) * code
@@ -209,32 +211,43 @@ def column_bits(s_max: int) -> int:
 
 
 def pair_bits(s_plus: int, s_minus: int) -> int:
-    """Smallest N >= 1 whose signed range ``-2^(N-1) .. 2^(N-1) - 1`` holds a pair's extremes (analog readout)."""
+    """Smallest N whose signed range ``-2^(N-1) .. 2^(N-1) - 1`` holds a pair's extremes (analog); 0 for a zero pair."""
+    if s_plus == 0 and s_minus == 0:
+        return 0  # as column_bits(0)
     bits = 1
     while s_plus > 2 ** (bits - 1) - 1 or s_minus > 2 ** (bits - 1):
         bits += 1
     return bits
 
 
-def largest_digit(hw: Any) -> int:
-    """Largest digit of a code: ``2^min(v, a) - 1``."""
-    return 2 ** min(hw.dac_bits, hw.input_bits) - 1
+def largest_digit(hw: Any, signed_inputs: bool = False) -> int:
+    """Largest digit any code applies: ``2^min(v, a) - 1``.
+
+    The one exception: signed inputs whose magnitudes, up to ``2^(a-1)``, fit one digit (``v >= a > 1``) never apply
+    the all-ones digit. It is found by looking at the digits of the extreme codes.
+    """
+    if not signed_inputs:
+        return 2 ** min(hw.dac_bits, hw.input_bits) - 1
+    low, high = input_limits(hw, signed_inputs)
+    codes = np.array([low, -1, high])
+    return max(int(digits.max()) for _, digits in input_passes(codes, hw, signed_inputs))
 
 
-def s_max_table(w: Any, hw: Any) -> dict[tuple[int, int, int, int], int]:
-    """``S_max`` of every physical column: (tile, slice, sign, output) -> sum; the unit column's is (tile, -1, 1, -1)."""
+def s_max_table(w: Any, hw: Any, signed_inputs: bool = False) -> dict[tuple[int, int, int, int], int]:
+    """``S_max`` of every physical column: (tile, slice, sign, output) -> sum; the unit column is (tile, -1, 1, -1)."""
     table = {}
+    digit = largest_digit(hw, signed_inputs)
     for number, tile in enumerate(column_levels(w, hw)):
         for column in tile.columns:
-            table[number, column.slice, column.sign, column.output] = largest_digit(hw) * int(column.levels.sum())
+            table[number, column.slice, column.sign, column.output] = digit * int(column.levels.sum())
         if tile.unit is not None:
-            table[number, -1, +1, -1] = largest_digit(hw) * int(tile.unit.sum())
+            table[number, -1, +1, -1] = digit * int(tile.unit.sum())
     return table
 
 
-def weight_aware_bits(w: Any, hw: Any) -> tuple[int, list[int], int]:
+def weight_aware_bits(w: Any, hw: Any, signed_inputs: bool = False) -> tuple[int, list[int], int]:
     """Bits this matrix needs: (of the whole matrix, of each slice, of the unit column)."""
-    table = s_max_table(w, hw)
+    table = s_max_table(w, hw, signed_inputs)
     slices = [0] * slice_count(hw)
     unit = 0
     for (tile, s, sign, n), s_max in table.items():
@@ -264,11 +277,11 @@ def equation_formula(v: int, w: int, r: int) -> int:
     return bits if v > 1 and w > 1 else bits - 1
 
 
-def equation_bits(w: Any, hw: Any) -> int | None:
-    """Eq. (1) for a matrix; None where no weight is non-zero and the formula has no value."""
+def equation_bits(w: Any, hw: Any) -> int:
+    """Eq. (1) for a matrix; 0 where r is 0 and the formula has no value: no bits are needed."""
     w = np.asarray(w)
     r = largest_nonzeros(w, hw) if hw.encoding == "differential" else min(hw.rows, w.shape[0])
-    return equation_formula(hw.dac_bits, hw.cell_bits, r) if r > 0 else None
+    return equation_formula(hw.dac_bits, hw.cell_bits, r) if r > 0 else 0
 
 
 def paper_formula(nonzeros: int) -> int:
@@ -277,24 +290,25 @@ def paper_formula(nonzeros: int) -> int:
 
 
 def paper_bits(w: Any, hw: Any) -> int | None:
-    """The tables' count for a matrix; None outside ``R = 128, w = 2, v = 1`` or where no weight is non-zero."""
-    if (hw.rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1) or largest_nonzeros(w, hw) == 0:
+    """The tables' count for a matrix, 0 without non-zeros; None outside ``R = 128, w = 2, v = 1``."""
+    if (hw.rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1):
         return None
-    return paper_formula(largest_nonzeros(w, hw))
+    nonzeros = largest_nonzeros(w, hw)
+    return paper_formula(nonzeros) if nonzeros > 0 else 0
 
 
-def resolve_adc(w: Any, hw: Any) -> Adc:
+def resolve_adc(w: Any, hw: Any, signed_inputs: bool = False) -> Adc:
     """The ADC resolutions a number or policy stands for on one matrix; an ADC has at least one bit."""
     count = slice_count(hw)
     if hw.adc_bits == "weight_aware" and hw.adc_scope == "slice":
-        _, slices, unit = weight_aware_bits(w, hw)
+        _, slices, unit = weight_aware_bits(w, hw, signed_inputs)
         return Adc(tuple(max(1, bits) for bits in slices), max(1, unit))
     if hw.adc_bits == "weight_aware":
-        bits = weight_aware_bits(w, hw)[0]
+        bits = weight_aware_bits(w, hw, signed_inputs)[0]
     elif hw.adc_bits == "equation":
-        bits = equation_bits(w, hw) or 1
+        bits = equation_bits(w, hw)
     elif hw.adc_bits == "paper":
-        bits = paper_bits(w, hw) or 1
+        bits = paper_bits(w, hw) or 0
     else:
         bits = int(hw.adc_bits)
     return Adc((max(1, bits),) * count, max(1, bits))
