@@ -1,0 +1,261 @@
+"""What stands in the graph in place of a convolution or linear layer: quantise, multiply on crossbars, rescale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.engines import Crossbars
+from bitline.errors import ConversionError, DataError
+from bitline.hardware import Hardware
+from bitline.layers import LayerKind, MatrixLayer, Window
+from bitline.network.integer import IntegerMatrices
+from bitline.network.patches import blocks, pad_images, patches
+from bitline.network.quantisation import code_dtype, dequantise_product, quantise
+
+__all__ = ["CrossbarModule", "LayerCounters", "LayerTrace", "MatrixRunner", "NetworkEngine"]
+
+_BUDGET_BYTES = 32 << 20
+_MAX_BINS = 4096
+
+
+class NetworkEngine(StrEnum):
+    """What computes a network's matrix products."""
+
+    BITSERIAL = "bitserial"
+    """Crossbars, every conversion performed and counted."""
+    CERTIFIED = "certified"
+    """Crossbars, proven outputs by an exact product; same integers."""
+    EXACT = "exact"
+    """No crossbars: the exact integer network, ``x @ w`` on the same codes."""
+
+
+@dataclass(eq=False)
+class LayerCounters:
+    """What a layer's crossbars did since the counters were reset."""
+
+    name: str
+    vectors: int = 0
+    """Input vectors multiplied, by any engine."""
+    conversions: int = 0
+    saturations: int = 0
+    max_column_sum: int | None = None
+    """Largest column sum seen; None where no engine formed them."""
+    histogram: NDArray[np.int64] | None = None
+    """[shape=(slices + 1, bins)] column sums by slice, the unit columns last; the last bin has everything larger."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerTrace:
+    """The first integer input vectors of a layer, and the weights they met."""
+
+    name: str
+    x: NDArray[np.integer[Any]]
+    """[shape=(M, groups * rows)] activation codes."""
+    codes: NDArray[np.int32]
+    """[shape=(groups, rows, columns)] weight codes."""
+    signed_inputs: bool
+
+
+class MatrixRunner:
+    """One matrix layer's crossbars, its exact twin, and its counters; shared by all calls of the layer.
+
+    Parameters
+    ----------
+    layer : MatrixLayer
+    hw : Hardware
+    adc : AdcBits
+        Resolution of the layer's columns.
+    """
+
+    def __init__(self, layer: MatrixLayer, hw: Hardware, adc: AdcBits) -> None:
+        self.layer, self.hw = layer, hw
+        self.engine = NetworkEngine.BITSERIAL
+        self.crossbars = Crossbars(layer.codes, hw, signed_inputs=layer.signed_inputs, adc=adc)
+        low, high = hw.input_range(layer.signed_inputs)
+        self._exact = IntegerMatrices(layer.codes, max(-low, high))
+        self.weight_scale = layer.weight_scale.reshape(-1)
+        self.bias = None if layer.bias is None else layer.bias.reshape(-1)
+        self.counters = LayerCounters(layer.name)
+        self.histograms = False
+        self.max_trace_vectors = 0
+        self._trace: list[NDArray[np.integer[Any]]] = []
+
+    def reset(self) -> None:
+        """Set all counters, histograms and traces back."""
+        self.counters = LayerCounters(self.layer.name)
+        self._trace = []
+
+    def set_adc(self, hw: Hardware, adc: AdcBits) -> None:
+        """Hold the same codes in other crossbars."""
+        self.hw = hw
+        self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
+
+    @property
+    def trace(self) -> LayerTrace | None:
+        """What was recorded, or None."""
+        if not self._trace:
+            return None
+        x = np.concatenate(self._trace)
+        return LayerTrace(name=self.layer.name, x=x, codes=self.layer.codes, signed_inputs=self.layer.signed_inputs)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Memory one input vector needs on its way through: its codes, exact operands, product and output."""
+        codes = self.layer.groups * self.layer.rows
+        outputs = self.layer.groups * self.layer.columns
+        operand = self._exact.dtype.itemsize if self.engine is NetworkEngine.EXACT else 2
+        return codes * (2 + operand) + outputs * 24
+
+    def multiply(self, x: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Multiply codes (M, groups * rows) by the weights with the engine that is set, and count."""
+        counters = self.counters
+        counters.vectors += x.shape[0]
+        recorded = sum(part.shape[0] for part in self._trace)
+        if recorded < self.max_trace_vectors:
+            self._trace.append(x[: self.max_trace_vectors - recorded].copy())
+        if self.engine is NetworkEngine.EXACT:
+            return self._exact.multiply(x)
+        histogram = None
+        if self.histograms and self.engine is NetworkEngine.BITSERIAL:
+            if counters.histogram is None:
+                counters.histogram = np.zeros((self.hw.slices + 1, self._bins()), np.int64)
+            histogram = counters.histogram
+        product = self.crossbars.multiply(x, engine=self.engine.value, histogram=histogram)
+        counters.conversions += product.conversions
+        counters.saturations += product.saturations
+        if product.max_column_sum is not None:
+            counters.max_column_sum = max(counters.max_column_sum or 0, product.max_column_sum)
+        return product.y
+
+    def _bins(self) -> int:
+        """One bin for every column sum a row tile can reach, as far as that is reasonable."""
+        rows = min(self.hw.rows, self.layer.rows)
+        return min(rows * self.hw.max_digit * self.hw.max_level + 2, _MAX_BINS)
+
+
+class CrossbarModule(nn.Module):
+    """One call of a matrix layer on simulated crossbars.
+
+    Parameters
+    ----------
+    runner : MatrixRunner
+    name : str
+        Name of the call, for messages.
+    input_scale : float
+        Real activation per unit of code at this call.
+    padding_mode : str
+        ``zeros``, or a mode of :func:`torch.nn.functional.pad`.
+    folded : bool
+        Whether a batch norm was folded in, which for a linear layer is right for (batch, features) inputs only.
+    """
+
+    def __init__(self, runner: MatrixRunner, name: str, input_scale: float, padding_mode: str, folded: bool) -> None:
+        super().__init__()
+        self.runner, self.name, self.input_scale = runner, name, input_scale
+        self.padding_mode, self.folded = padding_mode, folded
+
+    def extra_repr(self) -> str:
+        """What ``print(network)`` shows."""
+        layer = self.runner.layer
+        return (
+            f"{self.name}: {layer.kind.value}, groups={layer.groups}, rows={layer.rows}, columns={layer.columns}, "
+            f"input_scale={self.input_scale:g}, signed_inputs={layer.signed_inputs}"
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : Tensor [shape=(B, C, H, W), (B, C, L) or (..., features), floating]
+
+        Returns
+        -------
+        Tensor [float32]
+            Of the shape the float layer gives; contiguous.
+
+        Raises
+        ------
+        ConversionError
+            Input of another shape than the layer's.
+        DataError
+            NaN or infinite activations.
+        """
+        x = x.detach()
+        images, window = as_images(self.runner.layer, x, self.padding_mode, self.name, self.folded)
+        out = self._convolve(np.asarray(images.numpy()), window)
+        return from_images(self.runner.layer, x, torch.from_numpy(out))
+
+    def _convolve(self, x: NDArray[np.floating[Any]], window: Window) -> NDArray[np.float32]:
+        """Convolve images (n, C, H, W) with the window; (n, outputs, height, width)."""
+        runner, layer = self.runner, self.runner.layer
+        height, width = window.output_size(x.shape[2], x.shape[3])
+        if height < 1 or width < 1:
+            raise ConversionError(f"layer {self.name}: input of {x.shape[2:]} is smaller than kernel {window.kernel}")
+        low, high = runner.hw.input_range(layer.signed_inputs)
+        dtype = code_dtype(runner.hw, layer.signed_inputs)
+        out = np.empty((x.shape[0], layer.groups * layer.columns, height, width), np.float32)
+        codes, held = None, slice(0, 0)
+        for block in blocks(x.shape[0], height, width, runner.vector_bytes, _BUDGET_BYTES):
+            if codes is None or held != block.images:
+                real = x[block.images]
+                if not np.isfinite(real).all():
+                    raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
+                codes, held = pad_images(quantise(real, self.input_scale, low, high, dtype), window), block.images
+            y = runner.multiply(patches(codes, window, block.rows, width))
+            real_y = dequantise_product(y, self.input_scale, runner.weight_scale, runner.bias)
+            shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
+            out[block.images, :, block.rows] = real_y.reshape(shape).transpose(0, 3, 1, 2)
+        return out
+
+
+def as_images(
+    layer: MatrixLayer, x: torch.Tensor, padding_mode: str, name: str, folded: bool
+) -> tuple[torch.Tensor, Window]:
+    """View a layer's input as images (n, C, H, W) with the window that remains to be applied.
+
+    A vector becomes an image of one pixel, a sequence one of height 1; a padding other than with zeros is applied.
+
+    Raises
+    ------
+    ConversionError
+        The input does not have the layer's shape.
+    """
+    channels = layer.groups * layer.rows // (layer.window.kernel[0] * layer.window.kernel[1])
+    if layer.kind is LayerKind.LINEAR:
+        if x.dim() < 1 or x.shape[-1] != channels or (folded and x.dim() != 2):
+            expected = f"(batch, {channels})" if folded else f"(..., {channels})"
+            raise ConversionError(f"layer {name}: expected input of shape {expected}, got {tuple(x.shape)}")
+        return x.reshape(-1, channels, 1, 1), layer.window
+    dimensions = 3 if layer.kind is LayerKind.CONV1D else 4
+    if x.dim() != dimensions or x.shape[1] != channels:
+        what = "(batch, {}, length)" if dimensions == 3 else "(batch, {}, height, width)"
+        expected = what.format(channels)
+        raise ConversionError(f"layer {name}: expected input of shape {expected}, got {tuple(x.shape)}")
+    window = layer.window
+    if padding_mode != "zeros" and any(window.padding):
+        sides = window.padding[:2] if dimensions == 3 else window.padding
+        try:
+            x = F.pad(x, sides, mode=padding_mode)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            raise ConversionError(
+                f"layer {name}: {padding_mode} padding failed: {str(error).splitlines()[0]}"
+            ) from None
+        window = Window(kernel=window.kernel, stride=window.stride, dilation=window.dilation)
+    return x.unsqueeze(2) if dimensions == 3 else x, window
+
+
+def from_images(layer: MatrixLayer, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Give an output (n, outputs, height, width) the shape the float layer gives for the input ``x``."""
+    if layer.kind is LayerKind.LINEAR:
+        return out.reshape(*x.shape[:-1], out.shape[1])
+    return out.squeeze(2) if layer.kind is LayerKind.CONV1D else out
