@@ -73,7 +73,9 @@ class ActivationTrace:
         else:
             x_range = 0, 2**self.input_bits - 1
         w_range = -(2 ** (self.weight_bits - 1)), 2 ** (self.weight_bits - 1) - 1
-        # Frozen for the users; the arrays are brought to one dtype here, whatever they were stored as.
+        # Frozen for the users; numbers and arrays are brought to one type here, whatever they were stored as.
+        object.__setattr__(self, "input_scale", float(self.input_scale))
+        object.__setattr__(self, "signed_inputs", bool(self.signed_inputs))
         object.__setattr__(self, "x", _codes(self.x, x_range, f"{where}: x"))
         object.__setattr__(self, "w", _codes(self.w, w_range, f"{where}: w"))
         if self.x.shape[1] != self.w.shape[0]:
