@@ -1,1 +1,21 @@
 """The price: mapping, pipeline, ADC laws, cost, timeline. No torch, no numba."""
+
+from __future__ import annotations
+
+from bitline.chip.cost import Peak, peak
+from bitline.chip.estimation import LayerActivity, estimate
+from bitline.chip.mapping import WeightFacts, weight_facts
+from bitline.chip.replication import Replication
+from bitline.chip.report import ChipReport, LayerReport
+
+__all__ = [
+    "ChipReport",
+    "LayerActivity",
+    "LayerReport",
+    "Peak",
+    "Replication",
+    "WeightFacts",
+    "estimate",
+    "peak",
+    "weight_facts",
+]

@@ -1,0 +1,293 @@
+"""Area, power and energy: components rolled up to IMA, tile and chip, and the peak figures of a whole chip.
+
+Every roll-up is a plain sum of the component table, so the parts add up to the totals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitline.chip.adc_laws import MAX_BITS, adc_scale
+from bitline.chip.mapping import chip_of
+from bitline.chip.timing import clock_of
+from bitline.chip_description import AdcLaw, Per
+from bitline.errors import ConfigError, RangeError
+from bitline.hardware import AdcPolicy, Hardware
+
+__all__ = [
+    "AdcBits",
+    "ComponentPrice",
+    "Level",
+    "Peak",
+    "PriceTable",
+    "check_adc_bits",
+    "design_bits",
+    "law_of",
+    "peak",
+    "price_table",
+]
+
+AdcBits = int | tuple[int, ...]
+"""Resolution of a layer's ADCs: one number, or one a weight slice."""
+
+Level = str
+"""``ima``, ``tile`` or ``chip``: what a component is counted for."""
+
+
+def check_adc_bits(bits: int | Sequence[int], where: str = "adc_bits") -> AdcBits:
+    """Return a resolution, or one a slice, after checking that each lies in 1..16.
+
+    Raises
+    ------
+    RangeError
+        Not an integer, or outside 1..16.
+    """
+    values = (bits,) if isinstance(bits, int) else tuple(bits)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_BITS:
+            raise RangeError(f"{where} must be integers in 1..{MAX_BITS}, got {value!r}")
+    if not values:
+        raise RangeError(f"{where} must not be empty")
+    return values[0] if isinstance(bits, int) else values
+
+
+def law_of(hw: Hardware, law: AdcLaw | str | None) -> AdcLaw:
+    """Return the ADC law asked for, or the description's.
+
+    Raises
+    ------
+    ConfigError
+        No such law.
+    """
+    try:
+        return AdcLaw(law) if law is not None else chip_of(hw).adc.law
+    except ValueError:
+        raise ConfigError(f"ADC law must be one of {', '.join(name.value for name in AdcLaw)}, got {law}") from None
+
+
+def design_bits(hw: Hardware, adc_bits: int | None = None) -> tuple[int, str]:
+    """Resolution of a design without a network, and where it comes from.
+
+    A policy needs weights; without them the resolution the ADC's figures are printed for stands in, and says so.
+    """
+    if adc_bits is not None:
+        return int(check_adc_bits(adc_bits)), "given"  # type: ignore[arg-type]
+    if isinstance(hw.adc_bits, AdcPolicy):
+        return chip_of(hw).adc.bits, f"printed resolution (policy {hw.adc_bits.value} needs weights)"
+    return hw.adc_bits, "hardware description"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentPrice:
+    """All units of one component in one IMA, tile or chip."""
+
+    name: str
+    level: Level
+    units: float
+    power_mw: float
+    area_mm2: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceTable:
+    """The components of a design at one ADC resolution, and their sums."""
+
+    adc_bits: AdcBits
+    law: AdcLaw
+    components: tuple[ComponentPrice, ...]
+    imas_per_tile: int
+    tiles_per_chip: int
+
+    def level(self, level: Level) -> tuple[ComponentPrice, ...]:
+        """Components counted for an IMA, a tile (without its IMAs) or a chip (without its tiles)."""
+        return tuple(c for c in self.components if c.level == level)
+
+    def _sum(self, level: Level) -> tuple[float, float]:
+        chosen = self.level(level)
+        return sum(c.power_mw for c in chosen), sum(c.area_mm2 for c in chosen)
+
+    @property
+    def ima(self) -> tuple[float, float]:
+        """Power in mW and area in mm2 of one IMA."""
+        return self._sum("ima")
+
+    @property
+    def tile(self) -> tuple[float, float]:
+        """Power in mW and area in mm2 of one tile with its IMAs."""
+        power, area = self._sum("tile")
+        ima_power, ima_area = self.ima
+        return power + self.imas_per_tile * ima_power, area + self.imas_per_tile * ima_area
+
+    @property
+    def chip(self) -> tuple[float, float]:
+        """Power in mW and area in mm2 of one chip with its tiles."""
+        power, area = self._sum("chip")
+        tile_power, tile_area = self.tile
+        return power + self.tiles_per_chip * tile_power, area + self.tiles_per_chip * tile_area
+
+    def share(self, name: str) -> tuple[float, float]:
+        """Share of one IMA component in a tile's power and area."""
+        tile_power, tile_area = self.tile
+        chosen = [c for c in self.components if c.name == name]
+        factor = self.imas_per_tile
+        return (
+            factor * sum(c.power_mw for c in chosen) / tile_power,
+            factor * sum(c.area_mm2 for c in chosen) / tile_area,
+        )
+
+
+_LEVEL = {Per.TILE: "tile", Per.CHIP: "chip"}  # everything else lies inside an IMA
+
+
+def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
+    """Return the power and area of every component at an ADC resolution under a law.
+
+    Several resolutions, one a weight slice, are priced as that mix of ADCs in equal shares.
+
+    Raises
+    ------
+    RangeError
+        A resolution outside the law's domain.
+    """
+    chip = chip_of(hw)
+    values = (adc_bits,) if isinstance(adc_bits, int) else adc_bits
+    scales = [adc_scale(law, bits, chip.adc.bits) for bits in values]
+    adc_power = sum(scale.power for scale in scales) / len(scales)
+    adc_area = sum(scale.area for scale in scales) / len(scales)
+    components = []
+    for name, component in chip.components.items():
+        units = chip.units(name, hw.rows, hw.columns)
+        factor = units / component.units
+        power, area = component.power_mw * factor, component.area_mm2 * factor
+        if name == "adc":
+            power, area = power * adc_power, area * adc_area
+        components.append(
+            ComponentPrice(
+                name=name,
+                level=_LEVEL.get(component.per, "ima"),
+                units=units,
+                power_mw=power,
+                area_mm2=area,
+                source=component.source,
+            )
+        )
+    return PriceTable(
+        adc_bits=adc_bits,
+        law=law,
+        components=tuple(components),
+        imas_per_tile=chip.hierarchy.imas_per_tile.value,
+        tiles_per_chip=chip.hierarchy.tiles_per_chip.value,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """A whole chip with every crossbar busy."""
+
+    hardware: str
+    adc_bits: int
+    adc_bits_from: str
+    table: PriceTable
+    cycle_ns: float
+    cycle_set_by: str
+    crossbars: int
+    tops: float
+    """1e12 operations (a multiply-accumulate is two) a second, of the description's weight and input bits."""
+
+    @property
+    def power_w(self) -> float:
+        """Power of the chip in W."""
+        return self.table.chip[0] / 1e3
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of the chip in mm2."""
+        return self.table.chip[1]
+
+    @property
+    def gops_per_w(self) -> float:
+        """Peak rate by power."""
+        return self.tops * 1e3 / self.power_w
+
+    @property
+    def gops_per_s_mm2(self) -> float:
+        """Peak rate by area."""
+        return self.tops * 1e3 / self.area_mm2
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data: the component table with its sources, the sums and the peak figures."""
+        names = ("ima", "tile", "chip")
+        sums = {name: dict(zip(("power_mw", "area_mm2"), getattr(self.table, name), strict=True)) for name in names}
+        share_power, share_area = self.table.share("adc")
+        return {
+            "hardware": self.hardware,
+            "adc_bits": self.adc_bits,
+            "adc_bits_from": self.adc_bits_from,
+            "adc_law": self.table.law.value,
+            "components": [
+                {
+                    "name": c.name,
+                    "level": c.level,
+                    "units": c.units,
+                    "power_mw": c.power_mw,
+                    "area_mm2": c.area_mm2,
+                    "source": c.source,
+                }
+                for c in self.table.components
+            ],
+            "totals": sums,
+            "adc_share_of_tile": {"power": share_power, "area": share_area},
+            "cycle_ns": self.cycle_ns,
+            "cycle_set_by": self.cycle_set_by,
+            "crossbars": self.crossbars,
+            "tops": self.tops,
+            "power_w": self.power_w,
+            "area_mm2": self.area_mm2,
+            "gops_per_w": self.gops_per_w,
+            "gops_per_s_mm2": self.gops_per_s_mm2,
+        }
+
+
+def peak(hw: Hardware, *, adc_bits: int | None = None, law: AdcLaw | str | None = None) -> Peak:
+    """Return the component table of a design and the peak figures of one chip of it.
+
+    Parameters
+    ----------
+    hw : Hardware
+        With its physical half.
+    adc_bits : int, optional
+        Resolution of every ADC; by default the description's number, or, where the description has a policy, the
+        resolution its ADC figures are printed for.
+    law : AdcLaw or str, optional
+        How the ADC's power and area follow from its resolution; by default the description's.
+
+    Raises
+    ------
+    ConfigError
+        No physical half, or no such law.
+    RangeError
+        A resolution outside 1..16 or the law's domain.
+
+    References
+    ----------
+    Shafiee et al., ISAAC, ISCA 2016: 168 x 12 x 8 crossbars x 128 rows x 16 weights x 2 / 1.6 us = 41.3 TOPS.
+    """
+    chosen_law = law_of(hw, law)
+    bits, origin = design_bits(hw, adc_bits)
+    hierarchy = chip_of(hw).hierarchy
+    crossbars = hierarchy.crossbars_per_ima.value * hierarchy.imas_per_tile.value * hierarchy.tiles_per_chip.value
+    clock = clock_of(hw, bits)
+    weights = hw.rows * hw.columns / (hw.slices * hw.signs)  # of one crossbar
+    ops_per_s = 2 * weights / (hw.input_cycles * clock.cycle_ns * 1e-9)
+    return Peak(
+        hardware=hw.name,
+        adc_bits=bits,
+        adc_bits_from=origin,
+        table=price_table(hw, bits, chosen_law),
+        cycle_ns=clock.cycle_ns,
+        cycle_set_by=clock.set_by,
+        crossbars=crossbars,
+        tops=crossbars * ops_per_s / 1e12,
+    )

@@ -1,0 +1,414 @@
+"""The price of a network on a chip: map, replicate, schedule, price. ``estimate`` is the one entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bitline.chip.adc_laws import adc_rate_scale
+from bitline.chip.cost import (
+    AdcBits,
+    PriceTable,
+    check_adc_bits,
+    design_bits,
+    law_of,
+    price_table,
+)
+from bitline.chip.mapping import LayerMapping, Placement, WeightFacts, chip_of, map_layers, place, weight_facts
+from bitline.chip.pipeline import Schedule, schedule
+from bitline.chip.replication import Replication, replicate
+from bitline.chip.report import BufferUse, ChipReport, LayerReport, Totals
+from bitline.chip.timing import Clock, MatrixTiming, build_stages, clock_of, matrix_timing
+from bitline.chip_description import AdcLaw, Per
+from bitline.errors import RangeError, ShapeError
+from bitline.hardware import Hardware
+from bitline.layers import MatrixLayer, Operation, OperationKind
+
+__all__ = ["LayerActivity", "estimate"]
+
+_BYTE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerActivity:
+    """What a bit-serial run of some images did in one layer; counts are totals over those images."""
+
+    images: int
+    conversions: int
+    """ADC conversions done."""
+    rows_driven: int | None = None
+    """Word lines driven with a non-zero digit, counted once a row tile and input cycle; None: all count as driven."""
+    cells_on: int | None = None
+    """Cells of non-zero level on a driven word line, over all input cycles; None: all count as on."""
+
+
+def _facts(
+    weights: Iterable[MatrixLayer] | Mapping[str, WeightFacts] | None, hw: Hardware
+) -> Mapping[str, WeightFacts] | None:
+    if weights is None or isinstance(weights, Mapping):
+        return weights
+    return {layer.name: weight_facts(layer, hw) for layer in weights}
+
+
+def _bits_by_layer(
+    mappings: Sequence[LayerMapping], hw: Hardware, adc_bits: int | Sequence[int | Sequence[int]] | None
+) -> tuple[list[AdcBits], str]:
+    if adc_bits is None or isinstance(adc_bits, int):
+        bits, origin = design_bits(hw, adc_bits)
+        return [bits] * len(mappings), origin
+    if len(adc_bits) != len(mappings):
+        raise ShapeError(f"adc_bits: {len(mappings)} matrix layers, but {len(adc_bits)} resolutions")
+    return [
+        check_adc_bits(bits, f"adc_bits of {mapping.name}") for bits, mapping in zip(adc_bits, mappings, strict=True)
+    ], "given by layer"
+
+
+def _highest(bits: Sequence[AdcBits]) -> int:
+    return max(b if isinstance(b, int) else max(b) for b in bits)
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Tiles with the ADCs their layers need; the price that does not depend on time."""
+
+    tables: tuple[PriceTable, ...]
+    placement: Placement
+    tiles: int
+    chips: int
+
+    def unused_imas(self) -> int:
+        return self.tiles * self.tables[0].imas_per_tile - sum(self.placement.imas)
+
+    def breakdown(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Power in W and area in mm2 by component."""
+        power: dict[str, float] = {}
+        area: dict[str, float] = {}
+        last = self.tables[-1]
+        counts = [*zip(self.tables, self.placement.imas, strict=True), (last, self.unused_imas())]
+        merged: dict[int, tuple[PriceTable, int]] = {}
+        for table, imas in counts:
+            merged[id(table)] = (table, merged.get(id(table), (table, 0))[1] + imas)
+        for table, imas in merged.values():
+            for component in table.level("ima"):
+                power[component.name] = power.get(component.name, 0.0) + imas * component.power_mw / 1e3
+                area[component.name] = area.get(component.name, 0.0) + imas * component.area_mm2
+        for level, count in (("tile", self.tiles), ("chip", self.chips)):
+            for component in last.level(level):
+                power[component.name] = count * component.power_mw / 1e3
+                area[component.name] = count * component.area_mm2
+        return power, area
+
+
+def _design(
+    mappings: Sequence[LayerMapping],
+    replicas: Sequence[int],
+    bits: Sequence[AdcBits],
+    hw: Hardware,
+    law: AdcLaw,
+    buffer_tiles: int = 0,
+) -> _Design:
+    placement = place(mappings, replicas, hw)
+    by_bits: dict[AdcBits, PriceTable] = {b: price_table(hw, b, law) for b in dict.fromkeys(bits)}
+    tiles = max(placement.tiles, buffer_tiles)
+    chips = -(-tiles // chip_of(hw).hierarchy.tiles_per_chip.value)
+    return _Design(tuple(by_bits[b] for b in bits), placement, tiles, chips)
+
+
+def _buffers(run: Schedule, operations: Sequence[Operation], hw: Hardware) -> list[BufferUse]:
+    """Buffer that every reader keeps of each of its inputs."""
+    uses = []
+    for index, (stage, operation) in enumerate(zip(run.stages, operations, strict=True)):
+        if stage.interval == 0 and len(stage.waits) == 1:
+            continue  # an activation works on the results as they come
+        for wait in stage.waits:
+            channels, _, width = operations[wait.stage].output_shape
+            rows = run.buffered_rows(index, wait)
+            size = -(-rows * width * channels * hw.input_bits // _BYTE)
+            uses.append(BufferUse(reader=operation.name, source=operations[wait.stage].name, rows=rows, bytes=size))
+    return uses
+
+
+def _layer_energy(
+    mapping: LayerMapping,
+    table: PriceTable,
+    imas: int,
+    replicas: int,
+    positions: int,
+    timing: MatrixTiming,
+    clock: Clock,
+    hw: Hardware,
+    activity: LayerActivity | None,
+) -> dict[str, float]:
+    """Energy in pJ of one image in one layer's IMAs, by component (mW x ns = pJ)."""
+    chip = chip_of(hw)
+    per_ima = chip.hierarchy.crossbars_per_ima.value
+    vector_ns = timing.compute * clock.cycle_ns
+    energy = {}
+    for component in table.level("ima"):
+        inside = chip.components[component.name].per is not Per.IMA
+        copies = mapping.crossbars / per_ima if inside else imas / replicas
+        energy[component.name] = component.power_mw * copies * positions * vector_ns
+    if activity is None:
+        return energy
+    # Per event: one conversion at the sample rate; one word line or one cell for one cycle.
+    units = {component.name: component for component in table.level("ima")}
+    adc = units["adc"]
+    bits = table.adc_bits if isinstance(table.adc_bits, int) else max(table.adc_bits)
+    rate = chip.adc.sample_rate_gsps.value * adc_rate_scale(chip.adc.rate_law, bits, chip.adc.bits)
+    energy["adc"] = activity.conversions / activity.images * adc.power_mw / adc.units / rate
+    for name, component in units.items():
+        per = chip.components[name].per
+        if per is Per.ROW and activity.rows_driven is not None:
+            driven = activity.rows_driven * mapping.column_groups
+        elif per is Per.CELL and activity.cells_on is not None:
+            driven = activity.cells_on
+        else:
+            continue
+        energy[name] = driven / activity.images * component.power_mw / component.units * clock.cycle_ns
+    return energy
+
+
+def estimate(
+    operations: Sequence[Operation],
+    hw: Hardware,
+    *,
+    adc_bits: int | Sequence[int | Sequence[int]] | None = None,
+    weights: Iterable[MatrixLayer] | Mapping[str, WeightFacts] | None = None,
+    images: int = 1,
+    replication: Replication | str | Mapping[str, int] = Replication.BALANCED,
+    tiles: int | None = None,
+    law: AdcLaw | str | None = None,
+    activity: Mapping[str, LayerActivity] | None = None,
+    baseline: Hardware | None = None,
+) -> ChipReport:
+    """Map a network onto the chip, schedule it and price it.
+
+    Parameters
+    ----------
+    operations : sequence of Operation
+        The data-flow graph of one image, inputs before their readers.
+    hw : Hardware
+        With its physical half.
+    adc_bits : int, or sequence of int or of sequences of int, optional
+        Resolution of all ADCs, or one entry for each matrix operation in order, each a number or one number a weight
+        slice. By default the description's number; where it has a policy, the printed resolution stands in.
+    weights : iterable of MatrixLayer, or mapping of name to WeightFacts, optional
+        Lets the mapping leave out all-zero rows, columns and crossbars; names must be the operations'.
+    images : int
+        Images that ``performance.cycles`` is for; they follow each other at the steady-state interval.
+    replication : Replication, str or mapping
+        ``smallest``, ``balanced``, ``fastest``, or replicas by layer name.
+    tiles : int, optional
+        Tile budget; by default as many whole chips as one copy of every layer needs.
+    law : AdcLaw or str, optional
+        How ADC power and area follow from the resolution; by default the description's.
+    activity : mapping of name to LayerActivity, optional
+        What a bit-serial run did; the energy of ADCs, DACs and cells is then counted by event.
+    baseline : Hardware, optional
+        Design to normalise to, with dense weights, the same replicas and the ADC's printed resolution; by default
+        ``hw`` itself.
+
+    Returns
+    -------
+    ChipReport
+
+    Raises
+    ------
+    ConfigError
+        No physical half, an unknown law or replication, or a network that does not fit.
+    RangeError
+        A resolution, a budget or an image count out of range.
+    ShapeError
+        A graph that is not in order, has no matrix operation, or does not fit the weights or resolutions given.
+    """
+    if images < 1:
+        raise RangeError(f"images must be at least 1, got {images}")
+    chosen_law = law_of(hw, law)
+    mappings = map_layers(operations, hw, _facts(weights, hw))
+    bits, origin = _bits_by_layer(mappings, hw, adc_bits)
+    matrix = [op for op in operations if op.kind is OperationKind.MATRIX]
+    clock = clock_of(hw, _highest(bits))
+    timings = [matrix_timing(m, hw, clock) for m in mappings]
+    positions = [op.positions for op in matrix]
+    replicas = replicate(mappings, positions, [t.interval for t in timings], hw, replication, tiles)
+
+    design = _design(mappings, replicas, bits, hw, chosen_law)
+    layer_index = {mapping.name: i for i, mapping in enumerate(mappings)}
+    stages, final = build_stages(
+        operations, dict(zip(layer_index, timings, strict=True)), design.placement, layer_index, hw, clock
+    )
+    run = schedule(stages)
+    buffers = _buffers(run, operations, hw)
+    capacity = chip_of(hw).timing.edram_kbytes.value * 1024
+    buffer_tiles = -int(-sum(b.bytes for b in buffers) // capacity)
+    if buffer_tiles > design.tiles:
+        design = _design(mappings, replicas, bits, hw, chosen_law, buffer_tiles)
+
+    reference_hw = baseline or hw
+    reference = _design(
+        map_layers(operations, reference_hw),
+        replicas,
+        [chip_of(reference_hw).adc.bits] * len(mappings),
+        reference_hw,
+        law_of(reference_hw, law),
+        buffer_tiles,
+    )
+    return _report(
+        run,
+        operations,
+        mappings,
+        final,
+        design,
+        reference,
+        reference_hw,
+        bits,
+        origin,
+        chosen_law,
+        clock,
+        hw,
+        images,
+        buffers,
+        buffer_tiles,
+        activity or {},
+    )
+
+
+def _report(
+    run: Schedule,
+    operations: Sequence[Operation],
+    mappings: Sequence[LayerMapping],
+    timings: Mapping[str, MatrixTiming],
+    design: _Design,
+    reference: _Design,
+    reference_hw: Hardware,
+    bits: Sequence[AdcBits],
+    origin: str,
+    law: AdcLaw,
+    clock: Clock,
+    hw: Hardware,
+    images: int,
+    buffers: Sequence[BufferUse],
+    buffer_tiles: int,
+    activity: Mapping[str, LayerActivity],
+) -> ChipReport:
+    power, area = design.breakdown()
+    reference_power, reference_area = reference.breakdown()
+    index_of = {op.name: i for i, op in enumerate(operations)}
+    period = run.period
+    bottleneck = max(range(len(run.stages)), key=lambda i: run.stages[i].busy_cycles)
+    placement = design.placement
+    held: dict[str, int] = {}
+    for use in buffers:
+        held[use.reader] = held.get(use.reader, 0) + use.bytes
+
+    energy: dict[str, float] = {}
+    layers = []
+    for i, mapping in enumerate(mappings):
+        at = index_of[mapping.name]
+        stage, operation, timing, table = run.stages[at], operations[at], timings[mapping.name], design.tables[i]
+        parts = _layer_energy(
+            mapping,
+            table,
+            placement.imas[i],
+            placement.replicas[i],
+            operation.positions,
+            timing,
+            clock,
+            hw,
+            activity.get(mapping.name),
+        )
+        for name, value in parts.items():
+            energy[name] = energy.get(name, 0.0) + value * 1e-6
+        slowest = run.slowest_input(at)
+        starts = run.starts[at]
+        ima_power, ima_area = table.ima
+        cell_capacity = mapping.crossbars * hw.rows * hw.columns
+        layers.append(
+            LayerReport(
+                name=mapping.name,
+                rows=mapping.rows,
+                columns=mapping.columns,
+                groups=mapping.groups,
+                row_tiles=mapping.row_tiles,
+                column_groups=mapping.column_groups,
+                crossbars_per_replica=mapping.crossbars,
+                dropped_crossbars=mapping.dropped_crossbars,
+                removed_rows=mapping.removed_rows,
+                removed_columns=mapping.removed_columns,
+                replicas=placement.replicas[i],
+                crossbars=placement.crossbars[i],
+                imas=placement.imas[i],
+                tiles=(placement.first_tile[i], placement.last_tile[i]),
+                cell_utilisation=min(1.0, mapping.cells / cell_capacity),
+                adc_bits=bits[i],
+                positions=operation.positions,
+                macs=operation.macs,
+                interval_cycles=timing.interval,
+                interval_set_by=_reason(operation, timings, clock),
+                busy_cycles=stage.busy_cycles,
+                occupancy=stage.positions * stage.interval / (stage.lanes * period),
+                first_start_cycle=int(starts[0, 0]),
+                last_start_cycle=int(starts[0, -1]),
+                stall_cycles=run.stall_lane_cycles(at) / stage.lanes,
+                waits_for=None if slowest is None else operations[slowest].name,
+                paced_by=None if at == bottleneck else operations[bottleneck].name,
+                buffer_bytes=held.get(mapping.name, 0),
+                power_w=placement.imas[i] * ima_power / 1e3,
+                area_mm2=placement.imas[i] * ima_area,
+                energy_uj=sum(parts.values()) * 1e-6,
+            )
+        )
+    period_us = period * clock.cycle_ns * 1e-3
+    for level, count in (("tile", design.tiles), ("chip", design.chips)):
+        for component in design.tables[-1].level(level):
+            # mW x us = nJ
+            energy[component.name] = energy.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
+
+    totals = Totals(
+        cycles=run.first_image_cycles + (images - 1) * period,
+        images=images,
+        interval_cycles=period,
+        cycle_ns=clock.cycle_ns,
+        latency_us=run.first_image_cycles * clock.cycle_ns * 1e-3,
+        images_per_s=1e9 / (period * clock.cycle_ns),
+        ops_per_image=2 * sum(op.macs for op in operations if op.kind is OperationKind.MATRIX),
+        tiles=design.tiles,
+        chips=design.chips,
+        crossbars=sum(placement.crossbars),
+        dropped_crossbars=sum(m.dropped_crossbars * r for m, r in zip(mappings, placement.replicas, strict=True)),
+        crossbar_utilisation=sum(placement.crossbars) / (design.tiles * _crossbars_per_tile(hw)),
+        cell_utilisation=sum(layer.cell_utilisation * layer.crossbars for layer in layers) / sum(placement.crossbars),
+        buffer_tiles=buffer_tiles,
+    )
+    return ChipReport(
+        hardware=hw.name,
+        adc_law=law.value,
+        adc_bits_from=origin,
+        cycle_set_by=clock.set_by,
+        bottleneck=operations[bottleneck].name,
+        bottleneck_reason=_reason(operations[bottleneck], timings, clock),
+        totals=totals,
+        layers=tuple(layers),
+        buffers=tuple(buffers),
+        power_w=power,
+        area_mm2=area,
+        energy_uj=energy,
+        energy_basis="events of a bit-serial run" if activity else "components active while their layer works",
+        baseline=f"{reference_hw.name}, dense weights, {chip_of(reference_hw).adc.bits}-bit ADCs, same replicas",
+        baseline_power_w=sum(reference_power.values()),
+        baseline_area_mm2=sum(reference_area.values()),
+        schedule=run,
+    )
+
+
+def _reason(operation: Operation, timings: Mapping[str, MatrixTiming], clock: Clock) -> str:
+    """What sets an operation's interval."""
+    if operation.name in timings:
+        reason = timings[operation.name].set_by
+        return "adc" if reason == "compute" and clock.set_by == "adc" else reason
+    return "link" if operation.kind is OperationKind.INPUT else "edram"
+
+
+def _crossbars_per_tile(hw: Hardware) -> int:
+    hierarchy = chip_of(hw).hierarchy
+    return hierarchy.crossbars_per_ima.value * hierarchy.imas_per_tile.value

@@ -1,0 +1,146 @@
+"""How many copies of every layer: as small as possible, balanced, or as fast as fits.
+
+A layer of ``positions`` input vectors an image and ``interval`` cycles each is busy ``positions * interval / replicas``
+cycles an image. The slowest layer sets the pace, so the fewest replicas for a pace of ``t`` cycles an image are
+``ceil(positions * interval / t)`` each, and the best pace under a tile budget is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitline.chip.mapping import LayerMapping, chip_of
+from bitline.errors import ConfigError, RangeError
+from bitline.hardware import Hardware
+
+__all__ = ["Replication", "replicate", "tile_budget"]
+
+_Int = NDArray[np.int64]
+
+
+class Replication(StrEnum):
+    """Named ways to choose replicas; a mapping of layer names to counts is the other."""
+
+    SMALLEST = "smallest"
+    """One copy of everything."""
+    BALANCED = "balanced"
+    """ISAAC's rule: every layer as fast as the fastest unreplicated one, or as near as the tile budget allows."""
+    FASTEST = "fastest"
+    """Spend the whole tile budget on the slowest layers."""
+
+
+def _tiles(crossbars: _Int, replicas: _Int, hw: Hardware) -> int:
+    hierarchy = chip_of(hw).hierarchy
+    imas = -(-crossbars * replicas // hierarchy.crossbars_per_ima.value)
+    return int(-(-imas.sum() // hierarchy.imas_per_tile.value))
+
+
+def tile_budget(mappings: Sequence[LayerMapping], hw: Hardware, tiles: int | None) -> int:
+    """Tiles a network may take: ``tiles``, or as many whole chips as one copy of everything needs.
+
+    Raises
+    ------
+    ConfigError
+        One copy of everything does not fit the budget, or needs more than ``max_chips``.
+    RangeError
+        A budget below one tile.
+    """
+    hierarchy = chip_of(hw).hierarchy
+    per_chip = hierarchy.tiles_per_chip.value
+    crossbars = np.array([m.crossbars for m in mappings], dtype=np.int64)
+    needed = _tiles(crossbars, np.ones_like(crossbars), hw)
+    if tiles is not None and tiles < 1:
+        raise RangeError(f"tiles must be at least 1, got {tiles}")
+    budget = -(-needed // per_chip) * per_chip if tiles is None else tiles
+    if hierarchy.max_chips is not None:
+        most = hierarchy.max_chips * per_chip
+        if needed > most:
+            raise ConfigError(
+                f"hardware {hw.name}: chip.hierarchy.max_chips: the network fits no chip: one copy of every layer "
+                f"needs {needed} tiles, {hierarchy.max_chips} chips of {per_chip} have {most}"
+            )
+        budget = min(budget, most)
+    if needed > budget:
+        raise ConfigError(
+            f"hardware {hw.name}: the network does not fit: one copy of every layer needs {needed} tiles, "
+            f"the budget is {budget}"
+        )
+    return budget
+
+
+def replicate(
+    mappings: Sequence[LayerMapping],
+    positions: Sequence[int],
+    intervals: Sequence[int],
+    hw: Hardware,
+    how: Replication | str | Mapping[str, int] = Replication.BALANCED,
+    tiles: int | None = None,
+) -> tuple[int, ...]:
+    """Choose the replicas of every layer.
+
+    Parameters
+    ----------
+    mappings, positions, intervals : sequences
+        For every matrix layer its mapping, its input vectors an image and the cycles of each.
+    hw : Hardware
+        Chip hierarchy.
+    how : Replication, str or mapping
+        A rule, or replicas by layer name (1 for layers not named).
+    tiles : int, optional
+        Tile budget; by default as many whole chips as one copy of everything needs.
+
+    Raises
+    ------
+    ConfigError
+        An unknown rule or layer name, or a network that does not fit.
+    RangeError
+        Replicas or a budget below 1.
+    """
+    budget = tile_budget(mappings, hw, tiles)
+    crossbars = np.array([m.crossbars for m in mappings], dtype=np.int64)
+    vectors = np.array(positions, dtype=np.int64)
+    if isinstance(how, Mapping):
+        names = [m.name for m in mappings]
+        unknown = [name for name in how if name not in names]
+        if unknown:
+            raise ConfigError(f"replication names {unknown[0]}, which is no matrix layer of the network")
+        if any(count < 1 for count in how.values()):
+            raise RangeError("replicas must be at least 1")
+        chosen = np.minimum(np.array([how.get(name, 1) for name in names], dtype=np.int64), vectors)
+        if _tiles(crossbars, chosen, hw) > budget and tiles is not None:
+            raise ConfigError(
+                f"hardware {hw.name}: the replicas asked for need {_tiles(crossbars, chosen, hw)} tiles, "
+                f"the budget is {budget}"
+            )
+        return tuple(chosen.tolist())
+    try:
+        rule = Replication(how)
+    except ValueError:
+        names_text = ", ".join(r.value for r in Replication)
+        raise ConfigError(f"replication must be one of {names_text}, or replicas by layer name, got {how}") from None
+    if rule is Replication.SMALLEST:
+        return (1,) * len(mappings)
+
+    work = vectors * np.array(intervals, dtype=np.int64)
+    cap = vectors
+
+    def at_pace(pace: int) -> _Int:
+        return np.minimum(-(-work // pace), cap)
+
+    if rule is Replication.BALANCED:
+        several = work[vectors > 1]
+        fastest = int(several.min()) if several.size else int(work.max())
+    else:
+        fastest = max(1, int(np.max(intervals)))
+    slow, fast = max(int(work.max()), fastest), fastest
+    while fast < slow:  # the smallest pace in fast..slow that fits; slow always does
+        middle = (fast + slow) // 2
+        if _tiles(crossbars, at_pace(middle), hw) <= budget:
+            slow = middle
+        else:
+            fast = middle + 1
+    return tuple(at_pace(slow).tolist())

@@ -1,0 +1,198 @@
+"""What an estimate says, as frozen records and as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bitline.chip.pipeline import Schedule
+
+__all__ = ["BufferUse", "ChipReport", "LayerReport", "Totals"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferUse:
+    """What one reader holds of one input at its fullest."""
+
+    reader: str
+    source: str
+    rows: int
+    """Rows of the feature map held at once."""
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """One matrix layer on the chip."""
+
+    name: str
+    rows: int
+    columns: int
+    groups: int
+    row_tiles: int
+    column_groups: int
+    crossbars_per_replica: int
+    dropped_crossbars: int
+    removed_rows: int
+    removed_columns: int
+    replicas: int
+    crossbars: int
+    imas: int
+    tiles: tuple[int, int]
+    """First and last tile."""
+    cell_utilisation: float
+    """Cells that hold a weight's digit, of the cells of its crossbars."""
+    adc_bits: int | tuple[int, ...]
+    positions: int
+    """Input vectors an image."""
+    macs: int
+    interval_cycles: int
+    """Cycles between two input vectors of one replica."""
+    interval_set_by: str
+    """``compute``, ``adc``, ``edram``, ``bus``, ``router`` or ``link``."""
+    busy_cycles: int
+    """Cycles an image keeps the layer busy."""
+    occupancy: float
+    """Busy share of the replicas in the steady state."""
+    first_start_cycle: int
+    """Cycle of the first image's first input vector: how long the pipeline takes to fill up to here."""
+    last_start_cycle: int
+    stall_cycles: float
+    """Cycles, averaged over the replicas, that the first image's vectors were waited for after the first."""
+    waits_for: str | None
+    """Operation whose results come last."""
+    paced_by: str | None
+    """The bottleneck that leaves this layer idle in the steady state; None for the bottleneck itself."""
+    buffer_bytes: int
+    """Input buffer the layer needs."""
+    power_w: float
+    """Power of its IMAs."""
+    area_mm2: float
+    """Area of its IMAs."""
+    energy_uj: float
+    """Energy of one image in its IMAs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The whole network on its tiles and chips."""
+
+    cycles: int
+    """Cycles until the last of ``images`` images is done."""
+    images: int
+    interval_cycles: int
+    """Cycles between images in the steady state."""
+    cycle_ns: float
+    latency_us: float
+    """From the first image's admission to its result."""
+    images_per_s: float
+    ops_per_image: int
+    tiles: int
+    chips: int
+    crossbars: int
+    dropped_crossbars: int
+    crossbar_utilisation: float
+    cell_utilisation: float
+    buffer_tiles: int
+    """Tiles whose buffers the feature maps need; more than the crossbars need means tiles were added for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipReport:
+    """The price and the timing of a network on a chip."""
+
+    hardware: str
+    adc_law: str
+    adc_bits_from: str
+    cycle_set_by: str
+    bottleneck: str
+    bottleneck_reason: str
+    totals: Totals
+    layers: tuple[LayerReport, ...]
+    buffers: tuple[BufferUse, ...]
+    power_w: dict[str, float]
+    """Power by component, everything active: tiles used, and one set of chip-level components a chip."""
+    area_mm2: dict[str, float]
+    """Area by component."""
+    energy_uj: dict[str, float]
+    """Energy of one image by component, in the steady state."""
+    energy_basis: str
+    baseline: str
+    """What ``normalised`` is relative to."""
+    baseline_power_w: float
+    baseline_area_mm2: float
+    schedule: Schedule = field(repr=False, compare=False)
+    """Starts of every position, for the timeline."""
+
+    @property
+    def total_power_w(self) -> float:
+        """Power with everything active, in W."""
+        return sum(self.power_w.values())
+
+    @property
+    def total_area_mm2(self) -> float:
+        """Area in mm2."""
+        return sum(self.area_mm2.values())
+
+    @property
+    def energy_uj_per_image(self) -> float:
+        """Energy of one image in uJ."""
+        return sum(self.energy_uj.values())
+
+    @property
+    def gops(self) -> float:
+        """Achieved 1e9 operations a second (a multiply-accumulate is two)."""
+        return self.totals.ops_per_image * self.totals.images_per_s / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data with the blocks ``performance``, ``breakdown`` and ``normalised`` of a report."""
+        totals = self.totals
+        power, area = self.total_power_w, self.total_area_mm2
+        return {
+            "hardware": self.hardware,
+            "adc_law": self.adc_law,
+            "adc_bits_from": self.adc_bits_from,
+            "performance": {
+                "cycles": totals.cycles,
+                "images": totals.images,
+                "interval_cycles": totals.interval_cycles,
+                "cycle_ns": totals.cycle_ns,
+                "cycle_set_by": self.cycle_set_by,
+                "images_per_s": totals.images_per_s,
+                "latency_us": totals.latency_us,
+                "energy_uj_per_image": self.energy_uj_per_image,
+                "energy_basis": self.energy_basis,
+                "area_mm2": area,
+                "power_w": power,
+                "average_power_w": self.energy_uj_per_image * totals.images_per_s / 1e6,
+                "gops": self.gops,
+                "gops_per_s_mm2": self.gops / area,
+                "gops_per_w": self.gops / power,
+                "tiles": totals.tiles,
+                "chips": totals.chips,
+                "crossbars": totals.crossbars,
+                "dropped_crossbars": totals.dropped_crossbars,
+                "crossbar_utilisation": totals.crossbar_utilisation,
+                "cell_utilisation": totals.cell_utilisation,
+                "buffer_tiles": totals.buffer_tiles,
+                "bottleneck": self.bottleneck,
+                "bottleneck_reason": self.bottleneck_reason,
+                "replication": {layer.name: layer.replicas for layer in self.layers},
+            },
+            "breakdown": {
+                "area_mm2": dict(self.area_mm2),
+                "power_w": dict(self.power_w),
+                "energy_uj": dict(self.energy_uj),
+            },
+            "normalised": {
+                "area": area / self.baseline_area_mm2,
+                "power": power / self.baseline_power_w,
+                "baseline": self.baseline,
+            },
+            "layers": [_plain(asdict(layer)) for layer in self.layers],
+            "buffers": [asdict(use) for use in self.buffers],
+        }
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
