@@ -296,7 +296,7 @@ def _report(
     index_of = {op.name: i for i, op in enumerate(operations)}
     period = run.period
     bottleneck = max(range(len(run.stages)), key=lambda i: run.stages[i].busy_cycles)
-    placement = design.placement
+    placement, per_chip = design.placement, chip_of(hw).hierarchy.tiles_per_chip.value
     held: dict[str, int] = {}
     for use in buffers:
         held[use.reader] = held.get(use.reader, 0) + use.bytes
@@ -339,6 +339,7 @@ def _report(
                 crossbars=placement.crossbars[i],
                 imas=placement.imas[i],
                 tiles=(placement.first_tile[i], placement.last_tile[i]),
+                chips=(placement.first_tile[i] // per_chip, placement.last_tile[i] // per_chip),
                 cell_utilisation=min(1.0, mapping.cells / cell_capacity),
                 adc_bits=bits[i],
                 positions=operation.positions,
@@ -351,7 +352,7 @@ def _report(
                 last_start_cycle=int(starts[0, -1]),
                 stall_cycles=run.stall_lane_cycles(at) / stage.lanes,
                 waits_for=None if slowest is None else operations[slowest].name,
-                paced_by=None if at == bottleneck else operations[bottleneck].name,
+                paced_by=None if stage.busy_cycles == period else operations[bottleneck].name,
                 buffer_bytes=held.get(mapping.name, 0),
                 power_w=placement.imas[i] * ima_power / 1e3,
                 area_mm2=placement.imas[i] * ima_area,

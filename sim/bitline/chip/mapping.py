@@ -228,10 +228,6 @@ class Placement:
     crossbar_utilisation: float
     """Crossbars that hold weights, of all crossbars on the tiles used."""
 
-    def chip_of_layer(self, index: int, tiles_per_chip: int) -> tuple[int, int]:
-        """First and last chip of a layer."""
-        return self.first_tile[index] // tiles_per_chip, self.last_tile[index] // tiles_per_chip
-
 
 def place(mappings: Sequence[LayerMapping], replicas: Sequence[int], hw: Hardware) -> Placement:
     """Lay the replicas of every layer out, layer after layer."""

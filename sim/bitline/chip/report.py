@@ -40,6 +40,8 @@ class LayerReport:
     imas: int
     tiles: tuple[int, int]
     """First and last tile."""
+    chips: tuple[int, int]
+    """First and last chip."""
     cell_utilisation: float
     """Cells that hold a weight's digit, of the cells of its crossbars."""
     adc_bits: int | tuple[int, ...]
@@ -62,7 +64,7 @@ class LayerReport:
     waits_for: str | None
     """Operation whose results come last."""
     paced_by: str | None
-    """The bottleneck that leaves this layer idle in the steady state; None for the bottleneck itself."""
+    """The bottleneck that leaves this layer idle in the steady state; None where the layer sets the pace itself."""
     buffer_bytes: int
     """Input buffer the layer needs."""
     power_w: float
@@ -71,6 +73,16 @@ class LayerReport:
     """Area of its IMAs."""
     energy_uj: float
     """Energy of one image in its IMAs."""
+
+    @property
+    def stall_reason(self) -> str:
+        """Why the layer's replicas ever stand idle, in words."""
+        reasons = []
+        if self.stall_cycles:
+            reasons.append(f"waits for {self.waits_for}")
+        if self.paced_by:
+            reasons.append(f"paced by {self.paced_by}")
+        return ", ".join(reasons) or "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +201,7 @@ class ChipReport:
                 "power": power / self.baseline_power_w,
                 "baseline": self.baseline,
             },
-            "layers": [_plain(asdict(layer)) for layer in self.layers],
+            "layers": [{**_plain(asdict(layer)), "stall_reason": layer.stall_reason} for layer in self.layers],
             "buffers": [asdict(use) for use in self.buffers],
         }
 

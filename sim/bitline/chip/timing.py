@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitline.chip.adc_laws import adc_rate_scale
 from bitline.chip.mapping import LayerMapping, Placement, chip_of
@@ -163,17 +163,8 @@ def build_stages(
             tiles[i] = placement.last_tile[layer] - placement.first_tile[layer] + 1
             home[i] = placement.last_tile[layer] // per_chip
             for source in sources:
-                _charge_link(
-                    operations,
-                    source,
-                    home,
-                    placement.first_tile[layer] // per_chip,
-                    final,
-                    layer_index,
-                    placement,
-                    hw,
-                    clock,
-                )
+                if home[source] not in (None, placement.first_tile[layer] // per_chip):
+                    _charge_link(operations, index, source, placement, layer_index, final, hw, clock)
         elif sources:
             tiles[i], home[i] = tiles[sources[0]], home[sources[0]]
 
@@ -218,26 +209,23 @@ def _rate(bits: float, bits_per_cycle: float, positions: int) -> tuple[int, int]
 
 def _charge_link(
     operations: Sequence[Operation],
+    index: Mapping[str, int],
     source: int,
-    home: Sequence[int | None],
-    reader_chip: int,
-    timings: dict[str, MatrixTiming],
-    layer_index: Mapping[str, int],
     placement: Placement,
+    layer_index: Mapping[str, int],
+    timings: dict[str, MatrixTiming],
     hw: Hardware,
     clock: Clock,
 ) -> None:
-    """Slow a layer down to what its chip's links take, where its result is read on another chip."""
-    operation = operations[source]
-    if home[source] is None or home[source] == reader_chip or operation.kind is not OperationKind.MATRIX:
-        return
-    layer = layer_index[operation.name]
-    bits = placement.replicas[layer] * operation.output_shape[0] * hw.input_bits
+    """Slow the layer behind a result down to what its chip's links take, where the result is read on another chip."""
+    result = operations[source]
+    operation = result
+    while operation.kind is not OperationKind.MATRIX:  # pooling and sums run where the layer that feeds them is
+        if not operation.inputs:
+            return
+        operation = operations[index[operation.inputs[0]]]
+    channels, height, width = result.output_shape
+    a_position = channels * height * width / operation.positions
+    bits = placement.replicas[layer_index[operation.name]] * a_position * hw.input_bits
     old = timings[operation.name]
-    timings[operation.name] = MatrixTiming(
-        compute=old.compute,
-        edram=old.edram,
-        bus=old.bus,
-        router=old.router,
-        link=max(old.link, math.ceil(bits / clock.link_bits)),
-    )
+    timings[operation.name] = replace(old, link=max(old.link, math.ceil(bits / clock.link_bits)))
