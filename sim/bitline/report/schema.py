@@ -431,7 +431,7 @@ def dump_json(value: Any) -> str:
     ReportError
         A value JSON cannot hold.
     """
-    return json.dumps(to_plain(value, "value"), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(to_plain(value, "value"), allow_nan=False, indent=2) + "\n"
 
 
 def json_schema() -> dict[str, Any]:

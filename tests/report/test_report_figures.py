@@ -1,0 +1,262 @@
+"""Figures carry the report's numbers, and the same report gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+from report_examples import example_report
+
+from bitline.report.figures import (
+    VERMILLION,
+    accuracy_figure,
+    bits_figure,
+    breakdown_figure,
+    column_sums_figure,
+    efficiency_figure,
+    normalised_figure,
+    occupancy_figure,
+    render,
+    report_figures,
+)
+from bitline.report.markdown import CAPTIONS
+from bitline.report.publish import write_report
+from bitline.report.schema import ReportError, comparison_column, validate_report
+from bitline.report.writer import OutputFolder
+
+UNITS = {
+    "bits": "ADC resolution (bits)",
+    "column_sums": "column sum (LSB of the ADC)",
+    "accuracy": "top-1 accuracy (%)",
+    "breakdown": "share of the chip (%)",
+    "occupancy": "time (%)",
+    "normalised": "relative to the non-pruned design",
+    "efficiency": "power efficiency (GOPS/W)",
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [found.get_text() for found in figure.findobj(Text) if found.get_text() and found.get_visible()]
+
+
+def overlaps(figure: Figure, words: set[str]) -> list[tuple[str, str]]:
+    """Pairs of these texts whose boxes overlap on paper."""
+    FigureCanvasAgg(figure).draw()
+    found = [item for item in figure.findobj(Text) if item.get_text() in words and item.get_visible()]
+    boxes = [(item.get_text(), item.get_window_extent().padded(-1)) for item in found]
+    return [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[i + 1 :] if first.overlaps(second)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 60])
+def test_every_figure_has_units_and_ink(count: int) -> None:
+    figures = report_figures(validate_report(example_report(count, long=count == 60)))
+    assert set(figures) == set(UNITS) == set(CAPTIONS)
+    for name, figure in figures.items():
+        assert UNITS[name] in texts(figure), name
+        image = np.asarray(Image.open(io.BytesIO(render(figure, "png"))).convert("RGB")).astype(int)
+        assert image.shape[1] >= 600
+        assert 0.01 < (image.min(axis=2) < 200).mean() < 0.7, name
+        assert (image.max(axis=2) - image.min(axis=2) > 80).any(), name  # some colour
+
+
+def test_no_pyplot_and_no_lasting_settings() -> None:
+    before = dict(mpl.rcParams)
+    render(bits_figure(validate_report(example_report(2))["layers"]), "svg")
+    assert dict(mpl.rcParams) == before
+    code = (
+        "import sys, bitline.report.publish, bitline.report.text, bitline.report.progress\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "import bitline.report.figures\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_same_report_same_bytes_whatever_the_user_settings(kind: str) -> None:
+    report = validate_report(example_report(3))
+    first = {name: render(figure, kind) for name, figure in report_figures(report).items()}
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "svg.hashsalt": "other"}):
+        second = {name: render(figure, kind) for name, figure in report_figures(report).items()}
+    assert first == second
+    if kind == "svg":
+        for content in first.values():
+            xml.etree.ElementTree.fromstring(content)
+            assert b"<dc:date>" not in content
+
+
+def test_bits_figure_shows_every_number_and_marks_what_does_not_fit() -> None:
+    layers = validate_report(example_report(1))["layers"]
+    layers[0]["adc_bits"] = {
+        "configured": 6, "equation": 9, "paper": 5, "weight_aware": 7, "weight_aware_per_slice": [7, 3, 2, 1],
+        "configured_per_slice": None,
+    }  # fmt: skip
+    layers[0]["lossless"] = False
+    figure = bits_figure(layers)
+    cells = [item.get_text() for item in figure.axes[0].texts]
+    assert cells == ["7", "3", "2", "1", "7", "6", "9", "5"]
+    places = [item.get_position()[0] for item in figure.axes[0].texts]
+    assert places[:4] == [3, 2, 1, 0]  # the most significant slice stands left
+    marked = [
+        patch.get_x() + 0.44
+        for patch in figure.axes[0].patches
+        if mpl.colors.to_hex(patch.get_edgecolor()).upper() == VERMILLION
+    ]
+    assert marked == pytest.approx([3, 4.4, 7.4])  # slice 0, the layer, the paper's count
+    layers[0]["adc_bits"] |= {"configured": 7, "paper": 7}
+    layers[0]["lossless"] = True
+    assert not [
+        patch
+        for patch in bits_figure(layers).axes[0].patches
+        if mpl.colors.to_hex(patch.get_edgecolor()).upper() == VERMILLION
+    ]
+
+
+def test_large_networks_are_cut_into_panels_with_all_layers() -> None:
+    report = validate_report(example_report(110))
+    for figure in (bits_figure(report["layers"]), occupancy_figure(report["performance"]["layers"])):
+        panels = [axis for axis in figure.axes if axis.get_yticklabels()]
+        names = [label.get_text() for axis in panels for label in axis.get_yticklabels()]
+        assert names == [layer["name"] for layer in report["layers"]]
+        assert len(panels) == 4
+        assert len({axis.get_ylim() for axis in panels}) == 1
+
+
+@pytest.mark.parametrize("count", [3, 20, 60])
+def test_labels_do_not_overlap(count: int) -> None:
+    report = validate_report(example_report(count, long=True))
+    names = {f"backbon...stage{1 + i // 20}.{i % 20 // 2}.conv{1 + i % 2}" for i in range(count)}
+    for figure in (bits_figure(report["layers"]), occupancy_figure(report["performance"]["layers"])):
+        assert names <= set(texts(figure))
+        assert overlaps(figure, names) == []
+    titles = {text for text in texts(column_sums_figure(report["histograms"])) if ".conv" in text}
+    assert len(titles) == count
+    assert overlaps(column_sums_figure(report["histograms"]), titles) == []
+
+
+def test_column_sums_colour_what_saturated() -> None:
+    histogram = {
+        "layer": "conv1", "slice": 1, "adc_bits": 2, "full_scale": 3, "counts": [50, 40, 30, 20, 10], "overflow": 5,
+    }  # fmt: skip
+    figure = column_sums_figure([histogram])
+    bars = {round(bar.get_x() + 0.5): (bar.get_height(), mpl.colors.to_hex(bar.get_facecolor()).upper())
+            for bar in figure.axes[0].patches}  # fmt: skip
+    assert {place: height for place, (height, _) in bars.items()} == {0: 50, 1: 40, 2: 30, 3: 20, 4: 10, 5: 5}
+    assert [place for place, (_, colour) in bars.items() if colour == VERMILLION] == [4, 5]
+    assert figure.axes[0].get_yscale() == "log"
+    assert list(figure.axes[0].lines[0].get_xdata()) == [3.5, 3.5]
+    assert "conv1, slice 1\n2 bits: 0 to 3" in texts(figure)
+    assert "saturated" in texts(figure)
+    quiet = column_sums_figure([histogram | {"full_scale": 65535, "adc_bits": 16, "overflow": 0}])
+    assert "saturated" not in texts(quiet)
+    assert quiet.axes[0].get_xlim()[1] < 10  # a full scale far away does not squeeze the sums
+    assert len(column_sums_figure([histogram | {"counts": [], "overflow": 0}]).axes) == 1
+
+
+def test_column_sums_map_of_many_layers() -> None:
+    report = validate_report(example_report(30))
+    figure = column_sums_figure(report["histograms"])
+    assert len(figure.axes[0].get_images()) == 1
+    drawn = figure.axes[0].get_images()[0].get_array()
+    assert drawn[4, 2] == report["histograms"][4]["counts"][2]
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [31.5] * 30
+
+
+def test_accuracy_bars_and_missing_values() -> None:
+    designs = [
+        {"name": "baseline", "float_top1": 0.9, "integer_top1": 0.8, "simulated_top1": 0.75},
+        {"name": "pruned", "float_top1": None, "integer_top1": 0.5, "simulated_top1": 0.25},
+    ]
+    figure = accuracy_figure(designs)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([90, 80, 50, 75, 25])
+    assert {"90.00%", "80.00%", "75.00%", "50.00%", "25.00%", "baseline", "pruned"} <= set(texts(figure))
+    assert {"float", "exact integer", "simulated crossbars"} <= set(texts(figure))
+
+
+def test_breakdown_shares_sum_to_the_whole() -> None:
+    area = {f"part {i}": float(20 - i) for i in range(14)}
+    figure = breakdown_figure({"area_mm2": area, "power_w": {"part 0": 3.0, "part 13": 1.0}})
+    bars = figure.axes[0].patches
+    for row in (0, 1):
+        widths = [bar.get_width() for bar in bars if round(bar.get_y() + 0.31) == row]
+        assert sum(widths) == pytest.approx(100)
+        assert len(widths) == 8
+    assert "rest" in texts(figure)
+    assert "area\n189 mm²" in texts(figure)  # 20 + 19 + ... + 7
+    assert "75" in texts(figure)  # 3 W of 4
+    assert breakdown_figure({"area_mm2": {}, "power_w": {"ADC": 1.0}}).axes[0].patches[0].get_width() == 100
+
+
+def test_occupancy_marks_the_bottleneck() -> None:
+    layers = [
+        {"name": "a", "occupancy": 0.25, "stalls": {"bus": 0.5}, "bottleneck": False},
+        {"name": "b", "occupancy": 1.0, "stalls": {}, "bottleneck": True},
+    ]
+    figure = occupancy_figure(layers)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [25, 50, 100]
+    assert [label.get_fontweight() for label in figure.axes[0].get_yticklabels()] == ["normal", "bold"]
+    assert {"computing", "bus"} <= set(texts(figure))
+
+
+def test_normalised_is_relative_to_the_first_design() -> None:
+    report = example_report(2)
+    base = example_report(2)
+    base["performance"] |= {"area_mm2": 4.0, "power_w": 2.0}
+    report["performance"] |= {"area_mm2": 3.0, "power_w": 0.5}
+    report["comparison"] = [comparison_column("base", base), comparison_column("pruned", report)]
+    figure = report_figures(validate_report(report))["normalised"]
+    assert sorted(bar.get_height() for bar in figure.axes[0].patches) == [0.25, 0.75, 1, 1]
+    alone = normalised_figure([{"name": "x", "area": 0.4, "power": 0.2}])
+    assert {"0.40", "0.20"} <= set(texts(alone))
+
+
+def test_efficiency_has_a_line_for_each_law() -> None:
+    points = [{"adc_bits": bits, "gops_per_w": 100.0 * bits, "law": law} for law in "ab" for bits in (5, 4)]
+    figure = efficiency_figure(points)
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[4, 5], [4, 5]]
+    assert {"a", "b"} <= set(texts(figure))
+
+
+def test_write_report_writes_everything_and_lists_it(tmp_path: Path) -> None:
+    report = example_report(2)
+    with OutputFolder(tmp_path / "out") as folder:
+        folder.write("certificate.json", "{}")
+        written = write_report(folder, report)
+    files = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert stored == written
+    assert stored["files"] == files
+    assert {"certificate.json", "layers.csv", "report.md", "figures/bits.png", "figures/bits.svg"} <= set(files)
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    for name in UNITS:
+        assert f"](figures/{name}.png)" in markdown
+    # a later run without the chip model leaves none of its figures behind
+    with OutputFolder(tmp_path / "out") as folder:
+        write_report(folder, example_report(2, chip=False))
+    assert not (tmp_path / "out" / "figures" / "occupancy.png").exists()
+    assert (tmp_path / "out" / "figures" / "bits.png").exists()
+
+
+def test_write_report_without_figures_and_with_a_bad_report(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path / "out") as folder:
+        assert write_report(folder, example_report(2), figures=False)["files"] == [
+            "layers.csv", "report.json", "report.md",
+        ]  # fmt: skip
+    folder = OutputFolder(tmp_path / "bad")
+    bad = {key: value for key, value in example_report(2).items() if key != "command"}
+    with pytest.raises(ReportError, match=r"report\.command: Field required"), folder:
+        write_report(folder, bad)
+    assert not (tmp_path / "bad").exists()
