@@ -152,6 +152,18 @@ def _convert_pairs(positive, negative_sums, limits, shift, negative, accumulator
     return saturations, largest
 
 
+@njit(cache=True)
+def _count(sums, outputs, slices, analog, histogram):
+    """Count the column sums of all columns (absolute differences of pairs, with analog readout) by slice and value."""
+    top = histogram.shape[1] - 1
+    pairs = slices * outputs
+    for base in range(0, pairs if analog else sums.shape[0], outputs):
+        counts = histogram[(base // outputs) % slices]
+        for n in range(outputs):
+            value = abs(sums[base + n] - sums[base + n + pairs]) if analog else sums[base + n]
+            counts[min(value, top)] += 1
+
+
 @njit(parallel=True, cache=True)
 def convert_columns(
     x,
@@ -217,7 +229,8 @@ def convert_columns(
                         if last_digit_negative and i == digits - 1:
                             value = -value
                         offsets[m] += value
-            column_block = columns if analog else _COLUMN_BLOCK  # the columns of a pair lie half of all apart
+            # the columns of an analog pair lie half of all apart, and a histogram is cut by slice
+            column_block = columns if analog or bins > 0 else _COLUMN_BLOCK
             for first in range(0, columns, column_block):
                 last = min(columns, first + column_block)
                 tile_cells = cells[tile]
@@ -262,14 +275,8 @@ def convert_columns(
                                     negative,
                                     accumulator,
                                 )
-                            if bins > 0 and analog:
-                                for c in range(pairs):
-                                    difference = abs(sums[c] - sums[c + pairs])
-                                    histograms[block, c // outputs, min(difference, bins - 1)] += 1
-                            elif bins > 0:
-                                for c in range(last - first):
-                                    j = ((first + c) // outputs) % slices
-                                    histograms[block, j, min(sums[c], bins - 1)] += 1
+                            if bins > 0:
+                                _count(sums, outputs, slices, analog, histograms[block])
                         saturations[block] += over
                         largest[block] = max(largest[block], top)
         converted_signs = 1 if analog else signs

@@ -1,0 +1,284 @@
+"""Arguments in, exit status out; the only place that prints.
+
+Heavy imports (torch, numba, matplotlib) happen inside the commands, so that ``bitline --help`` is immediate.
+Exit status: 0 done, 2 bad input (one line on standard error), 3 a verification failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bitline._version import __version__
+from bitline.errors import BitlineError, VerificationError
+
+if TYPE_CHECKING:
+    from bitline.report.progress import Progress
+
+__all__ = ["main"]
+
+_SHIPPED_HINT = "a checkpoint file (.pt .pth .th .safetensors) or the name of a shipped one"
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line on standard error for a bad command line, as for every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def _adc_bits(text: str) -> int | str:
+    """A number of bits, or a policy's name: the hardware description judges both."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _rates(text: str) -> list[int]:
+    return [_whole(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="bitline",
+        description="Simulate pruned networks on ReRAM crossbars, bit for bit, and prove the ADC resolution they need.",
+    )
+    parser.add_argument("--version", action="version", version=f"bitline {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    simulate = commands.add_parser(
+        "simulate",
+        help="the main job: load, convert, certify, run, price, report",
+        description="Run a checkpoint on simulated crossbars and report. Without arguments: the shipped CP-pruned "
+        "digits network beside its unpruned 8-bit baseline.",
+    )
+    simulate.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    _hardware_options(simulate)
+    simulate.add_argument("--data", metavar="KIND:PATH", help="data set (digits, cifar10:PATH, imagefolder:PATH, ...)")
+    simulate.add_argument("--images", type=_whole, metavar="N", help="test images to run (all)")
+    simulate.add_argument(
+        "--engine", choices=("bitserial", "certified"), default="bitserial", help="how the integers are computed"
+    )
+    simulate.add_argument("--out", metavar="DIR", help="folder for report, tables, certificate, timeline and figures")
+    simulate.add_argument(
+        "--normalisation",
+        metavar="PRESET_OR_NUMBERS",
+        help="imagenet, cifar10, half, ... or 'mean=...;std=...' (default: what fits the checkpoint)",
+    )
+    simulate.add_argument("--resize", type=_whole, metavar="PIXELS", help="resize the short side of images first")
+    simulate.add_argument("--crop", type=_whole, metavar="PIXELS", help="then cut a centred square")
+    simulate.add_argument("--calibrator", default="auto", metavar="NAME", help="auto, max, percentile_99.9, mse, ...")
+    simulate.add_argument(
+        "--calibration-images", type=_whole, default=128, metavar="N", help="images that set activation scales (128)"
+    )
+    simulate.add_argument("--record-trace", metavar="DIR", help="write every layer's first integer inputs as traces")
+    simulate.add_argument("--trace-vectors", type=_whole, default=256, metavar="N", help="input vectors a layer (256)")
+    simulate.add_argument("--threads", type=_whole, metavar="N", help="threads to use (all cores)")
+    simulate.set_defaults(run=_simulate)
+
+    certify = commands.add_parser(
+        "certify",
+        help="proof only: the ADC bits a checkpoint needs; or re-check a certificate",
+        description="Prove the ADC resolution a checkpoint needs, from its weights alone; no data, no simulation.",
+    )
+    certify.add_argument("checkpoint", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    _hardware_options(certify)
+    certify.add_argument("--check", metavar="CERTIFICATE", help="re-check this certificate file against CHECKPOINT")
+    certify.add_argument("--require-lossless", action="store_true", help="exit 3 unless every layer is proven lossless")
+    certify.add_argument(
+        "--cp-rates", type=_rates, metavar="R,R,...", help="what-if table after one-shot CP projection at these rates"
+    )
+    certify.add_argument("--out", metavar="DIR", help="folder for certificate.json")
+    certify.set_defaults(run=_certify)
+
+    hw = commands.add_parser("hw", help="the shipped hardware descriptions: list, show, check")
+    actions = hw.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    listing = actions.add_parser("list", help="names and one line each")
+    show = actions.add_parser("show", help="print a description")
+    check = actions.add_parser("check", help="validate a description and say what it is")
+    for action in (show, check):
+        action.add_argument("hw", metavar="NAME_OR_YAML")
+    for action in (listing, show, check):
+        action.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    hw.set_defaults(run=_hw)
+    return parser
+
+
+def _hardware_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hw", default="tinyadc", metavar="NAME_OR_YAML", help="hardware description (tinyadc)")
+    parser.add_argument(
+        "--adc-bits",
+        type=_adc_bits,
+        metavar="N_OR_POLICY",
+        help="ADC resolution instead of the hardware's: 1..16, equation, paper or weight_aware",
+    )
+    parser.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    from bitline.report.schema import dump_json
+    from bitline.report.text import text_report
+    from bitline.simulation import simulate, verify
+
+    if args.threads is not None:
+        _set_threads(args.threads)
+    report = simulate(
+        args.checkpoint,
+        args.hw,
+        args.data,
+        adc_bits=args.adc_bits,
+        arch=args.arch,
+        images=args.images,
+        engine=args.engine,
+        normalisation=args.normalisation,
+        resize=args.resize,
+        crop=args.crop,
+        calibrator=args.calibrator,
+        calibration_images=args.calibration_images,
+        trace_folder=args.record_trace,
+        trace_vectors=args.trace_vectors,
+        out=args.out,
+        command=shlex.join(["bitline", *args.argv]),
+        progress=_progress(),
+    )
+    print(dump_json(report) if args.json else text_report(report), end="")
+    if args.out and not args.json:
+        print(f"\nWritten to {args.out}: {', '.join(report['files'])}")
+    verify(report)
+
+
+def _certify(args: argparse.Namespace) -> None:
+    from bitline.report.proof import certificate_text, cp_table_text
+    from bitline.report.schema import dump_json
+    from bitline.report.writer import OutputFolder
+    from bitline.simulation import certify_checkpoint, check_certificate_file, cp_table
+
+    if args.check is not None:
+        layers, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
+        if args.json:
+            print(dump_json({"holds": not complaints, "layers": layers, "complaints": complaints}), end="")
+        elif not complaints:
+            print(
+                f"certificate {args.check} holds for {args.checkpoint}: {layers} layers recomputed, every claim agrees"
+            )
+        if complaints:
+            raise VerificationError(f"certificate {args.check}: {complaints[0]} ({len(complaints)} claims do not hold)")
+        return
+    if args.cp_rates is not None:
+        rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
+        print(dump_json(rows) if args.json else cp_table_text(rows), end="")
+        return
+    folder = None if args.out is None else OutputFolder(args.out)
+    if folder is not None:
+        folder.check()
+    certificate, sha256 = certify_checkpoint(args.checkpoint, args.hw, adc_bits=args.adc_bits, arch=args.arch)
+    document = certificate.to_json(sha256)
+    if folder is not None:
+        with folder:
+            folder.write("certificate.json", dump_json(document))
+    print(dump_json(document) if args.json else certificate_text(document), end="")
+    if args.require_lossless and not certificate.lossless:
+        refuted = [layer.name for layer in certificate.layers if not layer.lossless]
+        raise VerificationError(
+            f"not lossless at the configured ADC bits: {len(refuted)} of {len(certificate.layers)} layers refuted, "
+            f"first {refuted[0]}; {certificate.bits} bits are needed"
+        )
+
+
+def _hw(args: argparse.Namespace) -> None:
+    import yaml
+
+    from bitline.hardware import list_hardware, load_hardware
+
+    if args.action == "list":
+        found = [load_hardware(name) for name in list_hardware()]
+        if args.json:
+            print(json.dumps([{"name": hw.name, "summary": hw.summary} for hw in found], indent=2))
+        else:
+            width = max(len(hw.name) for hw in found)
+            print("\n".join(f"{hw.name:<{width}}  {hw.summary}" for hw in found))
+        return
+    hw = load_hardware(args.hw)
+    fields = hw.model_dump(mode="json")
+    if args.json:
+        print(json.dumps(fields, indent=2))
+    elif args.action == "show":
+        print(yaml.safe_dump(fields, sort_keys=False), end="")
+    else:
+        physical = "with" if hw.chip is not None else "without"
+        print(
+            f"{args.hw}: valid; {hw.name}: {hw.rows} x {hw.columns} crossbars, {hw.cell_bits}-bit cells, "
+            f"{hw.dac_bits}-bit DACs, {hw.input_bits}-bit inputs, {hw.weight_bits}-bit weights, {hw.encoding.value} "
+            f"encoding, {hw.readout.value} readout, ADC {hw.adc_bits}, {physical} a chip to price"
+        )
+
+
+def _set_threads(threads: int) -> None:
+    import numba
+    import torch
+
+    from bitline.errors import RangeError
+
+    limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    if not 1 <= threads <= limit:
+        raise RangeError(f"--threads: must be 1..{limit} on this machine, got {threads}")
+    numba.set_num_threads(threads)
+    torch.set_num_threads(threads)
+
+
+def _progress() -> Progress:
+    from bitline.report.progress import progress_on
+
+    return progress_on(sys.stderr)
+
+
+# --- entry -------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser().parse_args(arguments)
+        args.argv = arguments
+        run: Callable[[Any], None] = args.run
+        run(args)
+        sys.stdout.flush()
+    except BitlineError as error:
+        print(f"bitline: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("bitline: interrupted", file=sys.stderr)
+        return 130
+    except MemoryError:
+        print("bitline: out of memory; fewer images at once or a smaller network are needed", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output left, as `head` does; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:  # argparse
+        return int(stop.code or 0)
+    return 0

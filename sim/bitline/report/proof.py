@@ -1,0 +1,108 @@
+"""Certificates as text: the proof layer by layer, and the what-if table over CP rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bitline.report.tables import Table, plain_table
+
+__all__ = ["certificate_text", "cp_table_text"]
+
+
+def certificate_text(document: Mapping[str, Any]) -> str:
+    """A certificate (the file's content) for a terminal: verdict, then one line a layer.
+
+    Parameters
+    ----------
+    document : mapping
+        :meth:`bitline.crossbar.certificate.NetworkCertificate.to_json`'s result.
+    """
+    layers, bits, hw = document["layers"], document["adc_bits"], document["hardware"]
+    refuted = [layer for layer in layers if not layer["lossless"]]
+    if document["lossless"]:
+        verdict = "PROVEN LOSSLESS: no input code vector saturates any column at the configured ADC bits"
+    else:
+        verdict = f"NOT LOSSLESS at the configured ADC bits: {len(refuted)} of {len(layers)} layers have a witness"
+    configured = [layer["adc_bits"]["configured"] for layer in layers]
+    span = f"{min(configured)}" if len(set(configured)) == 1 else f"{min(configured)} to {max(configured)}"
+    paper = "does not apply" if bits["paper"] is None else f"{bits['paper']}"
+    lines = [
+        f"{verdict}.",
+        f"Hardware {hw['name']}: {hw['rows']} rows, {hw['cell_bits']}-bit cells, {hw['dac_bits']}-bit inputs a cycle, "
+        f"{hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
+        f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
+        "",
+    ]
+    rows = []
+    for layer in layers:
+        counts = layer["adc_bits"]
+        rate = layer["cp_rate"]
+        short = counts["paper"] is not None and counts["paper"] < counts["weight_aware"]
+        rows.append(
+            [
+                layer["name"],
+                f"{layer['groups']} x {layer['rows']} x {layer['columns']}"
+                if layer["groups"] > 1
+                else f"{layer['rows']} x {layer['columns']}",
+                str(layer["row_tiles"]),
+                str(layer["nonzeros_max"]),
+                "-" if rate is None else f"{rate:.3g}",
+                str(counts["equation"]),
+                "-" if counts["paper"] is None else f"{counts['paper']}{'!' if short else ''}",
+                str(counts["weight_aware"]),
+                " ".join(str(n) for n in counts["weight_aware_per_slice"]),
+                str(counts["configured"]),
+                str(layer["max_column_sum"]),
+                "yes" if layer["lossless"] else f"NO ({layer['refuted_columns']} columns)",
+            ]
+        )
+    heads = [
+        "layer",
+        "matrix",
+        "row tiles",
+        "non-zeros",
+        "CP rate",
+        "equation",
+        "paper",
+        "proven",
+        "by slice",
+        "ADC",
+        "largest sum",
+        "lossless",
+    ]
+    text = "\n".join(lines) + "\n" + plain_table(Table(heads, rows, [True, *[False] * 10, True]))
+    if any("!" in row[6] for row in rows):
+        text += "  ! the paper's count is below what these weights need: not lossless there\n"
+    return text
+
+
+def cp_table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The what-if table of :func:`bitline.simulation.cp_table` for a terminal."""
+    body = [
+        [
+            str(row["cp_rate"]),
+            str(row["nonzeros_max"]),
+            str(row["equation"]),
+            "-" if row["paper"] is None else str(row["paper"]),
+            str(row["weight_aware"]),
+            " ".join(str(n) for n in row["weight_aware_per_slice"]),
+            f"{len(row['paper_not_lossless'])} of {row['layers']}"
+            + (f": {', '.join(row['paper_not_lossless'][:3])}" if row["paper_not_lossless"] else "")
+            + (", ..." if len(row["paper_not_lossless"]) > 3 else ""),
+        ]
+        for row in rows
+    ]
+    heads = [
+        "CP rate",
+        "non-zeros",
+        "equation",
+        "paper",
+        "proven",
+        "by slice",
+        "layers where the paper's count is short",
+    ]
+    note = (
+        "One-shot projection of every layer but the first; bits are the largest of all layers, the first included.\n\n"
+    )
+    return note + plain_table(Table(heads, body, [False] * 6 + [True]))
