@@ -81,6 +81,14 @@ def test_class_folders_numbered_by_the_table(tmp_path: Path):
         _open(tmp_path)
 
 
+def test_a_name_that_repeats_is_its_first_class(tmp_path: Path):
+    """ImageNet has two classes called crane; folders by wnid tell them apart."""
+    (tmp_path / "classes.csv").write_text("class_index,wnid,name\n0,n0,crane\n1,n1,crane\n")
+    _png(tmp_path / "crane" / "1.png")
+    _png(tmp_path / "n1" / "1.png")
+    assert _open(tmp_path).test.labels.tolist() == [0, 1]
+
+
 def test_images_without_labels(tmp_path: Path):
     _png(tmp_path / "b.png", (5, 0, 0))
     _png(tmp_path / "a.png", (4, 0, 0))
