@@ -58,7 +58,7 @@ def overlaps(figure: Figure, words: set[str]) -> list[tuple[str, str]]:
     return [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[i + 1 :] if first.overlaps(second)]
 
 
-@pytest.mark.parametrize("count", [1, 3, 60])
+@pytest.mark.parametrize("count", [1, 60])
 def test_every_figure_has_units_and_ink(count: int) -> None:
     figures = report_figures(validate_report(example_report(count, long=count == 60)))
     assert set(figures) == set(UNITS) == set(CAPTIONS)
@@ -85,7 +85,7 @@ def test_no_pyplot_and_no_lasting_settings() -> None:
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_same_report_same_bytes_whatever_the_user_settings(kind: str) -> None:
-    report = validate_report(example_report(3))
+    report = validate_report(example_report(1))
     first = {name: render(figure, kind) for name, figure in report_figures(report).items()}
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "svg.hashsalt": "other"}):
         second = {name: render(figure, kind) for name, figure in report_figures(report).items()}
@@ -133,21 +133,23 @@ def test_large_networks_are_cut_into_panels_with_all_layers() -> None:
         assert len({axis.get_ylim() for axis in panels}) == 1
 
 
-@pytest.mark.parametrize("count", [3, 20, 60])
+@pytest.mark.parametrize("count", [3, 20, pytest.param(60, marks=pytest.mark.slow)])
 def test_labels_do_not_overlap(count: int) -> None:
     report = validate_report(example_report(count, long=True))
     names = {f"backbon...stage{1 + i // 20}.{i % 20 // 2}.conv{1 + i % 2}" for i in range(count)}
     for figure in (bits_figure(report["layers"]), occupancy_figure(report["performance"]["layers"])):
         assert names <= set(texts(figure))
         assert overlaps(figure, names) == []
-    titles = {text for text in texts(column_sums_figure(report["histograms"])) if ".conv" in text}
+    figure = column_sums_figure(report["histograms"])
+    titles = {text for text in texts(figure) if ".conv" in text}
     assert len(titles) == count
-    assert overlaps(column_sums_figure(report["histograms"]), titles) == []
+    assert overlaps(figure, titles) == []
 
 
 def test_column_sums_colour_what_saturated() -> None:
     histogram = {
-        "layer": "conv1", "slice": 1, "adc_bits": 2, "full_scale": 3, "counts": [50, 40, 30, 20, 10], "overflow": 5,
+        "layer": "conv1", "slice": 1, "images": 64, "adc_bits": 2, "full_scale": 3,
+        "counts": [50, 40, 30, 20, 10], "overflow": 5,
     }  # fmt: skip
     figure = column_sums_figure([histogram])
     bars = {round(bar.get_x() + 0.5): (bar.get_height(), mpl.colors.to_hex(bar.get_facecolor()).upper())
@@ -156,12 +158,21 @@ def test_column_sums_colour_what_saturated() -> None:
     assert [place for place, (_, colour) in bars.items() if colour == VERMILLION] == [4, 5]
     assert figure.axes[0].get_yscale() == "log"
     assert list(figure.axes[0].lines[0].get_xdata()) == [3.5, 3.5]
-    assert "conv1, slice 1\n2 bits: 0 to 3" in texts(figure)
+    assert {"conv1\n2 bits: 0 to 3", "conversions (of 64 images)"} <= set(texts(figure))
     assert "saturated" in texts(figure)
     quiet = column_sums_figure([histogram | {"full_scale": 65535, "adc_bits": 16, "overflow": 0}])
     assert "saturated" not in texts(quiet)
     assert quiet.axes[0].get_xlim()[1] < 10  # a full scale far away does not squeeze the sums
     assert len(column_sums_figure([histogram | {"counts": [], "overflow": 0}]).axes) == 1
+
+
+def test_column_sums_add_slices_of_one_full_scale() -> None:
+    one = {"layer": "a", "slice": 0, "images": None, "adc_bits": 2, "full_scale": 3, "counts": [1, 2], "overflow": 1}
+    figure = column_sums_figure([one, one | {"slice": 1, "counts": [10, 20, 30]}, one | {"layer": "b", "counts": [7]}])
+    assert [[bar.get_height() for bar in axis.patches] for axis in figure.axes] == [[11, 22, 30, 2], [7, 1]]
+    assert {"a\n2 bits: 0 to 3", "b\n2 bits: 0 to 3"} <= set(texts(figure))
+    figure = column_sums_figure([one, one | {"slice": 1, "full_scale": 1, "adc_bits": 1}])
+    assert {"a [0]\n2 bits: 0 to 3", "a [1]\n1 bits: 0 to 1"} <= set(texts(figure))
 
 
 def test_column_sums_map_of_many_layers() -> None:

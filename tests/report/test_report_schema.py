@@ -153,7 +153,8 @@ def test_json_schema_describes_the_fields() -> None:
 def test_histogram_record_splits_off_the_overflow_bin() -> None:
     record = histogram_record("conv1", np.array([5, 0, 3, 0, 0, 7]), adc_bits=3)
     assert record == {
-        "layer": "conv1", "slice": None, "adc_bits": 3, "full_scale": 7, "counts": [5, 0, 3], "overflow": 7,
+        "layer": "conv1", "slice": None, "images": None, "adc_bits": 3, "full_scale": 7, "counts": [5, 0, 3],
+        "overflow": 7,
     }  # fmt: skip
     assert histogram_record("conv1", [1], adc_bits=3, full_scale=3, slice_index=2)["full_scale"] == 3
     with pytest.raises(ReportError, match=r"histogram of conv1: must be a non-empty vector, got shape \(0,\)"):

@@ -26,8 +26,8 @@ from bitline.report.text import PAPER_NOTE, text_report
 GOLDEN = """\
 resnet20 (resnet20_cp16.safetensors) on tinyadc (Bitline 0.1.0)
 
-  network      resnet20; 272,474 parameters; 2 layers on 20 crossbars; CP rate 16, at most 8 non-zeros in a column of
-               128 rows
+  network      resnet20; 272,474 parameters; 2 layers on 20 crossbars; CP rate 16 after the first layer; at most 8
+               non-zeros in a column of 128 rows
   hardware     tinyadc: 128 x 128 crossbars, 2-bit cells, 1-bit DACs, 8-bit activations, 8-bit weights, differential
                encoding, digital readout, ADC bits: weight_aware per layer
   data         scikit-learn digits [digits]: 360 images; normalisation digits (mean 0.3053, std 0.3758, unit scale);

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bitline.report.tables import percent, shorten
 
@@ -221,20 +221,49 @@ def _bits_cell(axis: Axes, x: float, y: int, text: object, shade: float | None, 
 def column_sums_figure(histograms: Sequence[_Row]) -> Figure:
     """Histograms of the column sums of the run, logarithmic counts, with the ADC's full scale.
 
-    Up to 24 layers get a panel each; more become the rows of one map.
+    The slices of a layer that share a full scale are added. Up to 24 layers get a panel each; more become the rows of
+    one map.
 
     Parameters
     ----------
     histograms : sequence of mappings
         ``histograms`` of a report.
     """
+    merged = _merge_slices(histograms)
     with _style():
-        return _sums_grid(histograms) if len(histograms) <= _GRID_LAYERS else _sums_map(histograms)
+        return _sums_grid(merged) if len(merged) <= _GRID_LAYERS else _sums_map(merged)
+
+
+def _merge_slices(histograms: Sequence[_Row]) -> list[_Row]:
+    groups: dict[tuple[str, int], list[_Row]] = {}
+    for histogram in histograms:
+        groups.setdefault((histogram["layer"], histogram["full_scale"]), []).append(histogram)
+    merged: list[_Row] = []
+    for group in groups.values():
+        counts = np.zeros(max(len(histogram["counts"]) for histogram in group), np.int64)
+        for histogram in group:
+            counts[: len(histogram["counts"])] += np.asarray(histogram["counts"], np.int64)
+        slices = [str(histogram["slice"]) for histogram in group if histogram["slice"] is not None]
+        merged.append(
+            {
+                **group[0],
+                # a layer whose slices all share a full scale is just the layer
+                "part": "" if sum(name == group[0]["layer"] for name, _ in groups) == 1 else f" [{' '.join(slices)}]",
+                "counts": counts.tolist(),
+                "overflow": sum(histogram["overflow"] for histogram in group),
+            }
+        )
+    return merged
+
+
+def _count_label(histograms: Sequence[_Row]) -> str:
+    images = histograms[0]["images"]
+    return "conversions" if images is None else f"conversions (of {images:,} images)"
 
 
 def _sums_name(histogram: _Row) -> str:
-    name = shorten(histogram["layer"], _NAME_WIDTH)
-    return name if histogram["slice"] is None else f"{name}, slice {histogram['slice']}"
+    part: str = histogram["part"]
+    return shorten(histogram["layer"], _NAME_WIDTH - len(part)) + part
 
 
 def _sums(histogram: _Row) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -265,12 +294,13 @@ def _sums_grid(histograms: Sequence[_Row]) -> Figure:
         right = max(len(counts), scale + 1) if scale <= 4 * len(counts) else len(counts)
         axis.set_xlim(-0.5, max(right, 2) * 1.04)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.tick_params(labelsize=6)
         axis.set_title(f"{_sums_name(histogram)}\n{histogram['adc_bits']} bits: 0 to {scale}", fontsize=6)
     for axis in axes[len(histograms) :]:
         axis.set_visible(False)
     figure.supxlabel("column sum (LSB of the ADC)", fontsize=7.5)
-    figure.supylabel("conversions", fontsize=7.5)
+    figure.supylabel(_count_label(histograms), fontsize=7.5)
     _sums_legend(figure, any(int(_sums(h)[h["full_scale"] + 1 :].sum()) for h in histograms))
     return figure
 
@@ -308,7 +338,7 @@ def _sums_map(histograms: Sequence[_Row]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlabel("column sum (LSB of the ADC)")
     assert image is not None
-    figure.colorbar(image, ax=figure.axes, label="conversions", shrink=0.5, aspect=30)
+    figure.colorbar(image, ax=figure.axes, label=_count_label(histograms), shrink=0.5, aspect=30)
     mark = mpl.lines.Line2D([], [], color=VERMILLION, linewidth=1.6, label="ADC full scale")
     figure.legend(handles=[mark], loc="outside upper center", fontsize=6.5)
     return figure

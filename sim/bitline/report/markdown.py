@@ -14,7 +14,7 @@ __all__ = ["CAPTIONS", "markdown_report"]
 CAPTIONS = {
     "accuracy": "Top-1 accuracy of the float network, the exact integer network and the simulated crossbars.",
     "bits": "ADC bits each weight slice needs, proven, against the bits configured.",
-    "column_sums": "Column sums seen in the run, on a logarithmic scale; the dashed line is the ADC's full scale.",
+    "column_sums": "Column sums of the conversions, counted on a logarithmic scale, and the ADC's full scale.",
     "breakdown": "Area and power of the chip by component.",
     "occupancy": "Share of the time each layer's crossbars compute in the steady state, and what they wait for.",
     "normalised": "Area and power normalised to the non-pruned design.",

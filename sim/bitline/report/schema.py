@@ -77,7 +77,8 @@ class Network(_OpenSection):
     input_shape: list[int] | None = None
     classes: _Count | None = None
     cp_rate: _Positive | None = None
-    """Rows of a crossbar over the largest number of non-zeros in a column of any row tile."""
+    """Rows of a crossbar over the largest number of non-zeros in a column of any row tile; of the layers after the
+    first, which pruning recipes leave dense."""
 
 
 class HardwareFacts(_OpenSection):
@@ -274,6 +275,8 @@ class Histogram(_Section):
     """Largest column sum the ADC can tell, ``2^N - 1`` (``2^(N-1) - 1`` for analog readout, of absolute sums)."""
     counts: list[_Count]
     """``counts[s]`` conversions had the column sum ``s``."""
+    images: _Count | None = None
+    """Images counted, where not all of the run's were."""
     overflow: _Count = 0
     """Conversions whose column sum was larger than the bins reach."""
 
@@ -446,6 +449,7 @@ def histogram_record(
     adc_bits: int,
     full_scale: int | None = None,
     slice_index: int | None = None,
+    images: int | None = None,
 ) -> dict[str, Any]:
     """Return the report's record of a column-sum histogram.
 
@@ -458,6 +462,10 @@ def histogram_record(
         The ADC's resolution N.
     full_scale : int, optional
         Largest sum the ADC can tell; ``2^N - 1`` unless given.
+    slice_index : int, optional
+        The weight slice counted; all of the layer's unless given.
+    images : int, optional
+        Images counted, where not all of the run's were.
 
     Raises
     ------
@@ -471,6 +479,7 @@ def histogram_record(
     return {
         "layer": layer,
         "slice": slice_index,
+        "images": images,
         "adc_bits": int(adc_bits),
         "full_scale": (1 << adc_bits) - 1 if full_scale is None else int(full_scale),
         "counts": inside.tolist(),

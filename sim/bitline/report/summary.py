@@ -93,8 +93,9 @@ def _network(report: _Report) -> str:
     parts.append(f"{_count(len(layers), 'layer')} on {_count(total(layers, 'crossbars') or 0, 'crossbar')}")
     if layers:
         nonzeros = max(layer["nonzeros_max"] for layer in layers)
-        rate = f"CP rate {number(network['cp_rate'])}, " if network["cp_rate"] is not None else ""
-        parts.append(f"{rate}at most {_count(nonzeros, 'non-zero')} in a column of {report['hardware']['rows']} rows")
+        if network["cp_rate"] is not None:
+            parts.append(f"CP rate {number(network['cp_rate'])} after the first layer")
+        parts.append(f"at most {_count(nonzeros, 'non-zero')} in a column of {report['hardware']['rows']} rows")
     return "; ".join(parts)
 
 
