@@ -60,8 +60,9 @@ def law_of(hw: Hardware, law: AdcLaw | str | None) -> AdcLaw:
     ConfigError
         No such law.
     """
+    described = chip_of(hw).adc.law
     try:
-        return AdcLaw(law) if law is not None else chip_of(hw).adc.law
+        return described if law is None else AdcLaw(law)
     except ValueError:
         raise ConfigError(f"ADC law must be one of {', '.join(name.value for name in AdcLaw)}, got {law}") from None
 
