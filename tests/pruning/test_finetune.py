@@ -1,0 +1,183 @@
+"""Training and masked retraining on tiny networks and made-up images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from bitline.errors import BitlineError, DataError
+from bitline.pruning.constraints import ColumnProportional, violations
+from bitline.pruning.finetune import EpochRecord, TrainingPlan, _shifted, prune_one_shot, top1, train, zeros_of
+from bitline.pruning.layers import prunable_layers
+
+PLAN = TrainingPlan(epochs=3, learning_rate=0.1, batch_size=16, shift=1, label_smoothing=0.05, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny layers on several threads mostly wait for each other, for seconds where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _net(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Flatten(),
+            nn.Linear(6 * 16, 2),
+        )
+
+
+def _images(count: int = 65) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose class is which half is bright; 65 leaves a single image after four batches of 16."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(count) % 2
+    images = torch.rand(count, 1, 4, 4, generator=generator)
+    images[labels == 0, :, :2] += 1
+    images[labels == 1, :, 2:] += 1
+    return images, labels
+
+
+def test_training_learns_and_reports() -> None:
+    net, (images, labels) = _net(), _images()
+    seen: list[EpochRecord] = []
+    records = train(net, images, labels, TrainingPlan(epochs=8, learning_rate=0.1, batch_size=16), progress=seen.append)
+    assert seen == records
+    assert [record.epoch for record in records] == list(range(1, 9))
+    assert records[-1].loss < records[0].loss / 2
+    assert top1(net, images, labels) > 0.95
+    assert not net.training
+    assert records[-1].learning_rate == pytest.approx(0, abs=1e-12)
+    # Half-way along half a cosine the rate is half of what it was.
+    assert records[3].learning_rate == pytest.approx(0.05)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
+    images, labels = _images()
+    before = torch.random.get_rng_state()
+    first, second, other = _net(), _net(), _net()
+    train(first, images, labels, PLAN)
+    torch.rand(5)  # what else is drawn must not matter
+    state = torch.random.get_rng_state()
+    train(second, images, labels, PLAN)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    train(other, images, labels, PLAN.model_copy(update={"seed": 4}))
+    torch.random.set_rng_state(before)
+    for key, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[key]), key
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
+def test_zeros_stay_exactly_zero_and_the_rest_learns() -> None:
+    net, (images, labels) = _net(), _images()
+    layers = prunable_layers(net)
+    constraint = ColumnProportional(4, rows=16)
+    dense = [layer.module.weight.detach().clone() for layer in layers]
+    stem = net[0].weight.detach().clone()
+    prune_one_shot(net, layers, constraint, images, labels, PLAN)
+    assert violations(layers, constraint) == 0
+    for layer, weight in zip(layers, dense, strict=True):
+        pattern = constraint.project(weight) != 0
+        now = layer.module.weight.detach()
+        assert torch.equal(now != 0, pattern)
+        assert not torch.signbit(now[~pattern]).any()
+        assert not torch.equal(now[pattern], weight[pattern])
+    assert not torch.equal(net[0].weight, stem)
+    assert int((net[0].weight == 0).sum()) == 0
+
+
+def test_without_the_mask_zeros_would_not_stay() -> None:
+    net, (images, labels) = _net(), _images()
+    layers = prunable_layers(net)
+    with torch.no_grad():
+        layers[0].module.weight[0] = 0
+    assert int(zeros_of(layers)[0][1].sum()) == 4 * 9
+    train(net, images, labels, PLAN)
+    assert int(zeros_of(layers)[0][1].sum()) == 0
+
+
+def test_a_loss_that_diverges_stops_and_keeps_the_last_good_weights() -> None:
+    net, (images, labels) = _net(), _images()
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def progress(record: EpochRecord) -> None:
+        kept.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
+        if record.epoch == 2:
+            images[7] = torch.nan
+
+    with pytest.raises(BitlineError, match=r"not finite in epoch 3 of 5 .*; the weights of epoch 2 are kept"):
+        train(net, images, labels, TrainingPlan(epochs=5, learning_rate=0.01, batch_size=16), progress=progress)
+    assert len(kept) == 2
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(tensor, kept[1][key]), key
+    assert not net.training
+
+
+def test_shifts_move_whole_images_and_repeat_edges() -> None:
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    images = image.expand(200, 2, 3, 3)
+    shifted = _shifted(images, 1, torch.Generator().manual_seed(0))
+    assert shifted.shape == images.shape
+    up = [[3.0, 4, 5], [6, 7, 8], [6, 7, 8]]
+    down_right = [[0.0, 0, 1], [0, 0, 1], [3, 3, 4]]
+    found = {tuple(map(tuple, one[0].tolist())) for one in shifted}
+    assert len(found) == 9
+    assert tuple(map(tuple, up)) in found
+    assert tuple(map(tuple, down_right)) in found
+    assert torch.equal(shifted[:, 0], shifted[:, 1])
+    assert torch.equal(_shifted(images, 0, torch.Generator()), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(4, 1, 4, 4), torch.zeros(3, dtype=torch.int64), "found 4 and 3"),
+        (torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.int64), "found 1 and 1"),
+        (torch.zeros(4, 16), torch.zeros(4, dtype=torch.int64), r"found \(4, 16\)"),
+        (torch.zeros(4, 1, 4, 4), torch.full((4,), 2), r"expected classes 0\.\.1.*found 2\.\.2"),
+        (torch.zeros(4, 1, 4, 4), torch.full((4,), -1), r"found -1\.\.-1"),
+    ],
+)
+def test_data_that_do_not_fit(images: torch.Tensor, labels: torch.Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        train(_net(), images, labels, PLAN)
+
+
+def test_top1_by_hand() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.eye(2))
+    images = torch.tensor([[1.0, 0], [0, 1], [2, 1], [0, 3]]).reshape(4, 1, 1, 2)
+    assert top1(net, images, torch.tensor([0, 1, 1, 1]), batch_size=3) == 0.75
+    assert net.training
+    with pytest.raises(DataError, match="found 0 and 0"):
+        top1(net, images[:0], torch.zeros(0))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epochs": 0},
+        {"learning_rate": 0},
+        {"learning_rate": float("nan")},
+        {"momentum": 1.0},
+        {"batch": 3},
+        {"shift": -1},
+    ],
+)
+def test_impossible_plans_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingPlan.model_validate({"epochs": 1, "learning_rate": 0.1, **fields})
