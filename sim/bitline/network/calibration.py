@@ -62,9 +62,9 @@ def spread(size: int, count: int) -> NDArray[np.int64]:
     """At most ``count`` of ``0 .. size - 1``, evenly spread, without a pattern that could match rows of an image."""
     if size <= count:
         return np.arange(size, dtype=np.int64)
-    # the golden ratio's multiples modulo one are evenly spread at every length
-    golden = np.sort(np.arange(count, dtype=np.float64) * 0.6180339887498949 % 1.0)
-    return np.unique(np.minimum((golden * size).astype(np.int64), size - 1))
+    # one in each of ``count`` equal parts, at an offset that the golden ratio's multiples spread evenly
+    part = np.arange(count, dtype=np.float64)
+    return np.minimum((part + part * 0.6180339887498949 % 1.0) * (size / count), size - 1).astype(np.int64)
 
 
 def vectors_to_sample(vector_size: int, share: float) -> int:

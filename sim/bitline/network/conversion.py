@@ -15,6 +15,7 @@ from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.errors import ConfigError, ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer
+from bitline.network.activations import evaluate_in_float64
 from bitline.network.calibration import (
     Calibration,
     Sample,
@@ -104,8 +105,8 @@ def matrix_layers(module: nn.Module, hw: Hardware, *, input_shape: tuple[int, ..
 class CrossbarNetwork(nn.Module):
     """A network whose convolutions and linear layers run on simulated crossbars; made by :func:`convert`.
 
-    Everything between them is torch's arithmetic in float32. All engines share codes, scales and the float operations
-    after the products, so that equal integers give equal outputs bit for bit.
+    Between them is torch's arithmetic in float32 (elementary functions in float64, then rounded). All engines
+    share codes, scales and the float operations after the products, so equal integers give equal outputs bit for bit.
     """
 
     def __init__(
@@ -423,6 +424,7 @@ def _rewrite(placement: Placement, runners: list[MatrixRunner], scales: dict[str
         if site.batch_norm is not None:
             graph.erase_node(site.batch_norm)
         graph.erase_node(site.node)
+    evaluate_in_float64(graph_module)
     remove_unused(graph_module)
     graph_module.delete_all_unused_submodules()
     graph.lint()

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bitline.errors import CheckpointError, ConversionError
 from bitline.layers import LayerKind, Window
 from bitline.network.folding import as_float64, fold_batch_norm
-from bitline.network.graph import argument, constant, fixed_batch_norm, kind_of
+from bitline.network.graph import argument, constant, fixed_batch_norm, kind_of, tensor_arguments
 from bitline.network.signedness import non_negative_nodes
 
 __all__ = ["FloatMatrix", "Kept", "Placement", "Site", "place"]
@@ -114,7 +114,11 @@ def place(graph_module: fx.GraphModule) -> Placement:
     """
     found: dict[str, _Found] = {}
     kept: dict[str, Kept] = {}
+    from_input: set[fx.Node] = set()
     for node in graph_module.graph.nodes:
+        if node.op != "placeholder" and not any(read in from_input for read in tensor_arguments(node)):
+            continue  # arithmetic on parameters alone
+        from_input.add(node)
         try:
             _find(graph_module, node, found)
         except _Unplaceable as reason:
