@@ -28,6 +28,9 @@ __all__ = ["LayerActivity", "estimate"]
 
 _BYTE = 8
 
+_SETTLED_IMAGES = 8
+"""Images scheduled one by one before every further one is taken to need one period."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerActivity:
@@ -195,7 +198,7 @@ def estimate(
     weights : iterable of MatrixLayer, or mapping of name to WeightFacts, optional
         Lets the mapping leave out all-zero rows, columns and crossbars; names must be the operations'.
     images : int
-        Images that ``performance.cycles`` is for; they follow each other at the steady-state interval.
+        Images that ``performance.cycles`` is for: the first 8 are scheduled, further ones take one interval each.
     replication : Replication, str or mapping
         ``smallest``, ``balanced``, ``fastest``, or replicas by layer name.
     tiles : int, optional
@@ -366,7 +369,7 @@ def _report(
             energy[component.name] = energy.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
 
     totals = Totals(
-        cycles=run.first_image_cycles + (images - 1) * period,
+        cycles=_cycles(run, images),
         images=images,
         interval_cycles=period,
         cycle_ns=clock.cycle_ns,
@@ -408,6 +411,13 @@ def _reason(operation: Operation, timings: Mapping[str, MatrixTiming], clock: Cl
         reason = timings[operation.name].set_by
         return "adc" if reason == "compute" and clock.set_by == "adc" else reason
     return "link" if operation.kind is OperationKind.INPUT else "edram"
+
+
+def _cycles(run: Schedule, images: int) -> int:
+    """Cycles until the last of several images is done: the first ones scheduled, the rest one period each."""
+    first = min(images, _SETTLED_IMAGES)
+    cycles = run.first_image_cycles if first == 1 else schedule(run.stages, images=first).total_cycles
+    return cycles + (images - first) * run.period
 
 
 def _crossbars_per_tile(hw: Hardware) -> int:
