@@ -1,0 +1,8 @@
+"""Lets the published figures be checked on the hand-written networks of the chip's tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chip"))
