@@ -178,7 +178,8 @@ PUBLISHED = [(128, 9, 8), (64, 8, 7), (32, 7, 6), (16, 6, 5), (8, 5, 4), (4, 4, 
 @pytest.mark.parametrize(("nonzeros", "equation", "paper"), PUBLISHED)
 def test_published_counts(nonzeros: int, equation: int, paper: int) -> None:
     """l weights of 63 = 3 + 4 * 3 + 16 * 3 put l cells of level 3 in one column: S_max = 3 l, which needs Eq. (1)'s
-    bits and one more than the tables count. Half of them negative leave 3 l / 2 in a column, which the tables' bits hold."""
+    bits and one more than the tables count. Half of them negative leave 3 l / 2 in a column, which
+    the tables' bits hold."""
     hw = load_hardware("tinyadc", rows=128, cell_bits=2, dac_bits=1, weight_bits=8, adc_bits="paper")
     w = np.zeros((128, 2), dtype=np.int64)
     w[np.random.default_rng(nonzeros).permutation(128)[:nonzeros], 1] = 63

@@ -111,10 +111,23 @@ def test_analog_limits_by_hand(weights: tuple[int, int], y: int, saturations: in
     assert_is(matmul(np.array([[1, 1]]), np.array(weights)[:, None], hw), [[y]], 1, saturations, largest)
 
 
-def test_signed_inputs_by_hand() -> None:
-    """-3 in 3 bits is 101: 1 + 0 - 4. Three cycles of two columns."""
-    hw = tiny(input_bits=3, adc_bits=1)
-    assert_is(matmul(np.array([[-3]]), np.array([[1]]), hw, signed_inputs=True), [[-3]], 6, 0, 1)
+@pytest.mark.parametrize("rows", [5, 128, 300])  # one word of word lines, two, five
+@pytest.mark.parametrize(
+    ("encoding", "readout", "conversions"),
+    [
+        ("differential", "digital", 6),  # 3 cycles x 2 columns
+        ("differential", "analog", 3),
+        ("offset", "digital", 9),  # 3 cycles x (2 slices + the unit column)
+        ("offset_flip", "digital", 9),
+    ],
+)
+def test_signed_inputs_by_hand(rows: int, encoding: str, readout: str, conversions: int) -> None:
+    """-3 in 3 bits is 101: 1 + 0 - 4, with every encoding and whatever the tile height.
+
+    Offset, 3-bit weights: 1 is stored as 5 = cells (1, 1) of 2 bits: 1 x 1 + 4 x 1 - 4 x 1 = 1 a cycle.
+    """
+    hw = tiny(rows=rows, input_bits=3, adc_bits=2, encoding=encoding, readout=readout)
+    assert_is(matmul(np.array([[-3]]), np.array([[1]]), hw, signed_inputs=True), [[-3]], conversions, 0, 1)
 
 
 def test_signed_inputs_in_two_passes_by_hand() -> None:
@@ -208,11 +221,11 @@ def test_every_tile_height(rows: int, encoding: str, readout: str, engine: str) 
 
 @pytest.mark.parametrize(("encoding", "readout"), ENCODINGS)
 @pytest.mark.parametrize("signed_inputs", [False, True])
-@pytest.mark.parametrize("dac_bits", [1, 3, 16])
-def test_widest_codes(dac_bits: int, signed_inputs: bool, encoding: str, readout: str) -> None:
+@pytest.mark.parametrize(("rows", "dac_bits"), [(70, 1), (50, 1), (70, 3), (70, 16)])
+def test_widest_codes(rows: int, dac_bits: int, signed_inputs: bool, encoding: str, readout: str) -> None:
     """16-bit inputs and weights at their extremes: sums near 2^40 stay exact."""
     hw = load_hardware(
-        "tinyadc", rows=70, input_bits=16, weight_bits=16, dac_bits=dac_bits, encoding=encoding, readout=readout
+        "tinyadc", rows=rows, input_bits=16, weight_bits=16, dac_bits=dac_bits, encoding=encoding, readout=readout
     )
     (low_x, high_x), (low_w, high_w) = hw.input_range(signed_inputs), hw.weight_range
     rng = np.random.default_rng(dac_bits)

@@ -1,0 +1,356 @@
+"""Break the crossbar code on purpose, one line at a time, and require the tests to notice.
+
+``python tests/mutation/breakages.py [NAME ...]`` copies ``sim/`` and ``tests/`` to a temporary folder with a Numba
+cache of its own, applies one breakage at a time, runs the tests named beside it and expects a failure: without the
+compiler, which takes seconds, and where that notices nothing, with it, as the suite runs both ways. The unbroken copy
+must pass first. Exit status 0: all breakages were caught.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
+ADC, CERTIFICATE, CHECK, EXACT = "adc.py", "certificate.py", "check.py", "exact.py"
+MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """One wrong line: where, what becomes what, and which tests must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    occurrence: int = 0  # which of several equal places, from 0
+
+
+BREAKAGES = [
+    # kernels, the fused path of the common design and the general one
+    Breakage(
+        "fused: ADC clips one code too low",
+        KERNELS,
+        "min(column_sum, limit) << shift",
+        "min(column_sum, limit - 1) << shift",
+        (MATMUL,),
+    ),
+    Breakage(
+        "fused: top code counts as saturation",
+        KERNELS,
+        "np.int64(column_sum > limit)",
+        "np.int64(column_sum >= limit)",
+        (MATMUL,),
+    ),
+    Breakage(
+        "general: top code counts as saturation",
+        KERNELS,
+        "np.int64(column_sum > limit)",
+        "np.int64(column_sum >= limit)",
+        (MATMUL,),
+        1,
+    ),
+    Breakage("general: ADC does not clip", KERNELS, "code = min(column_sum, limit)", "code = column_sum", (MATMUL,)),
+    Breakage("fused: second word line block ignored", KERNELS, "_popcount(x1 & low1[c])", "0", (MATMUL,)),
+    Breakage("fused: largest sum not kept", KERNELS, "largest = max(largest, column_sum)", "pass", (MATMUL,)),
+    Breakage(
+        "fused: sign bit's cycle added",
+        KERNELS,
+        "        if negative:\n            value = -value\n        accumulator[c] += value\n    return",
+        "        accumulator[c] += value\n    return",
+        (MATMUL,),
+    ),
+    Breakage(
+        "general: sign bit's cycle added",
+        KERNELS,
+        "        if negative:\n            value = -value\n        accumulator[c] += value\n    return",
+        "        accumulator[c] += value\n    return",
+        (MATMUL,),
+        1,
+    ),
+    Breakage(
+        "unit column: sign bit's cycle added",
+        KERNELS,
+        "if last_digit_negative and i == digits - 1:\n                            value = -value",
+        "if False:\n                            value = -value",
+        (MATMUL,),
+    ),
+    Breakage("negative columns added", KERNELS, "if p == 1:", "if p == 2:", (MATMUL,)),
+    Breakage("weight slices shifted by one bit", KERNELS, "<< (cell_bits * j)", "<< j", (MATMUL,)),
+    Breakage("input digits shifted by one bit", KERNELS, "shift = dac_bits * i", "shift = i", (MATMUL,)),
+    Breakage("digit and level planes not weighted together", KERNELS, "<< (v + q)", "<< q", (MATMUL,)),
+    Breakage("unit column not subtracted", KERNELS, "y[begin + m, n] -= pass_sign * offsets[m]", "pass", (MATMUL,)),
+    Breakage("unit column never saturates", KERNELS, "min(unit_sum, unit_limit)", "unit_sum", (MATMUL,)),
+    Breakage(
+        "unit column's saturations not counted",
+        KERNELS,
+        "saturations[block] += np.int64(unit_sum > unit_limit)",
+        "pass",
+        (MATMUL,),
+    ),
+    Breakage(
+        "unit column missing from the largest sum",
+        KERNELS,
+        "largest[block] = max(largest[block], unit_sum)",
+        "pass",
+        (MATMUL,),
+    ),
+    Breakage("flipped columns not recovered", KERNELS, "code = unit_base - code", "code = -code", (MATMUL,)),
+    Breakage(
+        "analog lower limit one too high",
+        KERNELS,
+        "max(min(difference, limit), -limit - 1)",
+        "max(min(difference, limit), -limit)",
+        (MATMUL,),
+    ),
+    Breakage("analog: undershoot not counted", KERNELS, "+ np.int64(difference < -limit - 1)", "", (MATMUL,)),
+    Breakage(
+        "analog: largest sum of s, not of |s|",
+        KERNELS,
+        "largest = max(largest, abs(difference))",
+        "largest = max(largest, difference)",
+        (MATMUL,),
+    ),
+    Breakage(
+        "row 64 of a word dropped", KERNELS, "high = min(low + 64, last)", "high = min(low + 63, last)", (MATMUL,)
+    ),
+    Breakage(
+        "second pass of signed inputs added",
+        KERNELS,
+        "y[begin + m, n] += pass_sign * value",
+        "y[begin + m, n] += value",
+        (MATMUL,),
+    ),
+    Breakage(
+        "histogram drops its last bin's excess",
+        KERNELS,
+        "counts[min(value, top)] += 1",
+        "counts[value % (top + 1)] += 1",
+        (MATMUL,),
+    ),
+    # engines
+    Breakage(
+        "last short tile dropped",
+        ENGINES,
+        "for tile, lossless in enumerate(self._lossless[g]):",
+        "for tile, lossless in enumerate(self._lossless[g][: matrix.w.shape[0] // hw.rows]):",
+        (MATMUL,),
+    ),
+    Breakage("certified: saturations not counted", ENGINES, "saturations += share.saturations", "pass", (MATMUL,)),
+    Breakage("unit column not counted as a conversion", ENGINES, "+ (adc.unit is not None)", "", (MATMUL,)),
+    Breakage(
+        "conversions of the second pass not counted",
+        ENGINES,
+        "passes = 2 if signed and self.hw.dac_bits > 1 else 1",
+        "passes = 1",
+        (MATMUL,),
+    ),
+    Breakage("float32 product past its exact range", EXACT, "bound <= 1 << 24", "bound <= 1 << 40", (MATMUL,)),
+    # encoding
+    Breakage(
+        "flip at exactly half",
+        ENCODING,
+        "2 * levels[part].sum(axis=0, dtype=np.int64) > half",
+        "2 * levels[part].sum(axis=0, dtype=np.int64) >= half",
+        (MATMUL, PROOF),
+    ),
+    Breakage(
+        "flip measured against a full tile",
+        ENCODING,
+        "half = hw.max_level * (part.stop - part.start)",
+        "half = hw.max_level * hw.rows",
+        (MATMUL,),
+    ),
+    Breakage("range of weights not checked from below", ENCODING, "int(array.min()) < low or ", "", (MATMUL,)),
+    # the certificate
+    Breakage(
+        "S_max ignores the DAC digit",
+        CERTIFICATE,
+        "return np.asarray(sums, np.int64) * max_digit(hw, signed_inputs)",
+        "return np.asarray(sums, np.int64)",
+        (PROOF,),
+    ),
+    Breakage("S_max of signed inputs too small", ADC, "return 1 << (hw.input_bits - 1)", "return 1", (PROOF,)),
+    Breakage(
+        "unit column not certified",
+        CERTIFICATE,
+        "refuted += groups * (analysis.units[tile] > (1 << adc.unit) - 1)",
+        "pass",
+        (PROOF,),
+    ),
+    Breakage(
+        "unit column needs no bits",
+        ADC,
+        "return max((*self.weight_aware_per_slice, self.weight_aware_unit or 0))",
+        "return max(self.weight_aware_per_slice)",
+        (PROOF,),
+    ),
+    Breakage(
+        "certified engine trusts a refuted unit column",
+        CERTIFICATE,
+        "fine_columns &= units[:, None]",
+        "pass",
+        (MATMUL,),
+    ),
+    Breakage("analog limits of the prover swapped", CERTIFICATE, "(limit >> 1) + p", "(limit >> 1) + 1 - p", (PROOF,)),
+    Breakage(
+        "analog bits lose the sign", ADC, "return 1 + max(largest_positive", "return max(largest_positive", (PROOF,)
+    ),
+    Breakage(
+        "bound one too generous", CERTIFICATE, "limit = (1 << configured) - 1", "limit = 1 << configured", (PROOF,)
+    ),
+    Breakage(
+        "Eq. (1) always minus 1",
+        ADC,
+        "return bits if hw.dac_bits > 1 and hw.cell_bits > 1 else bits - 1",
+        "return bits - 1",
+        (PROOF,),
+    ),
+    Breakage(
+        "Eq. (1) of offset counts non-zeros",
+        ADC,
+        "r = nonzeros if hw.encoding is Encoding.DIFFERENTIAL else tile_rows",
+        "r = nonzeros",
+        (PROOF,),
+    ),
+    Breakage(
+        "witness drives rows of another tile",
+        CERTIFICATE,
+        "codes[start + low : start + high][conducting]",
+        "codes[start : start + high - low][conducting]",
+        (PROOF,),
+    ),
+    # the independent checker
+    Breakage("checker ignores the weights' hash", CHECK, '"weights_sha256": digest.hexdigest(),', "", (CHECKER,)),
+    Breakage(
+        "checker ignores the hardware's hash",
+        CHECK,
+        '_compare(complaints, "hardware_sha256", document.get("hardware_sha256"), hw.sha256())',
+        "pass",
+        (CHECKER,),
+    ),
+    Breakage(
+        "checker believes the records' sums",
+        CHECK,
+        '_compare(complaints, f"{at}: max_sum", record.get("max_sum"), total)',
+        "pass",
+        (CHECKER,),
+    ),
+    Breakage(
+        "checker believes the witness", CHECK, "if _bits_for(total, sign, hw) <= configured:", "if False:", (CHECKER,)
+    ),
+    Breakage("checker ignores the policy", CHECK, "    _check_policy(complaints, claimed, hw)\n", "", (CHECKER,)),
+    Breakage(
+        "checker believes the verdict",
+        CHECK,
+        'facts["lossless"] = refuted == 0',
+        'facts["lossless"] = entry.get("lossless")',
+        (CHECKER,),
+    ),
+]
+
+
+def _environment(folder: Path, compiled: bool) -> dict[str, str]:
+    """Python there imports the copy, and keeps its own compiled kernels."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(folder / "sim"),
+        "NUMBA_CACHE_DIR": str(folder / "cache"),
+        "NUMBA_DISABLE_JIT": "0" if compiled else "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_PROFILE": "default",
+    }
+
+
+def _run(folder: Path, tests: tuple[str, ...], log: Path, compiled: bool) -> int:
+    """Run the tests against the copy; the exit status of pytest."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
+    command += [f"tests/crossbar/{name}" for name in tests]
+    with log.open("w") as output:
+        return subprocess.run(
+            command, cwd=folder, env=_environment(folder, compiled), stdout=output, stderr=output, check=False
+        ).returncode
+
+
+def _copy(folder: Path) -> None:
+    """A checkout's sources and tests, complete enough to import ``bitline`` from."""
+    ignore = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.safetensors")
+    shutil.copytree(ROOT / "sim", folder / "sim", ignore=ignore)
+    shutil.copytree(ROOT / "hwconfigs", folder / "sim" / "bitline" / "hwconfigs", ignore=ignore)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=ignore)
+    for name in ("pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, folder / name)
+
+
+def _imports_the_copy(folder: Path) -> bool:
+    """Whether Python in the copy really imports the copy: an editable install must not hide it."""
+    code = "import bitline.crossbar.kernels as k; import sys; sys.stdout.write(k.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=_environment(folder, False),
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return found.startswith(str(folder))
+
+
+def _apply(text: str, breakage: Breakage) -> str:
+    """The file with the breakage in it."""
+    pieces = text.split(breakage.old)
+    if len(pieces) < breakage.occurrence + 2:
+        raise SystemExit(f"{breakage.file}: breakage {breakage.name!r} no longer fits the code: {breakage.old!r}")
+    at = breakage.occurrence + 1
+    return breakage.old.join(pieces[:at]) + breakage.new + breakage.old.join(pieces[at:])
+
+
+def main(names: list[str]) -> int:
+    """Run the breakages whose name contains one of ``names`` (all by default); the exit status."""
+    chosen = [b for b in BREAKAGES if not names or any(name in b.name for name in names)]
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="bitline-mutation-") as scratch:
+        folder = Path(scratch).resolve()
+        _copy(folder)
+        log = folder / "log"
+        if not _imports_the_copy(folder):
+            sys.stderr.write("the copy is not what Python imports: nothing was tested\n")
+            return 2
+        for compiled in (False, True):
+            if _run(folder, tuple(dict.fromkeys(test for b in chosen for test in b.tests)), log, compiled) != 0:
+                sys.stderr.write(f"{log.read_text()[-3000:]}\nthe unbroken copy fails: fix that first\n")
+                return 2
+        for number, breakage in enumerate(chosen, 1):
+            path = folder / "sim" / "bitline" / "crossbar" / breakage.file
+            sound = path.read_text()
+            path.write_text(_apply(sound, breakage))
+            begin = time.perf_counter()
+            status = _run(folder, breakage.tests, log, compiled=False)
+            if status == 0:
+                status = _run(folder, breakage.tests, log, compiled=True)
+            path.write_text(sound)
+            caught = status == 1  # 1: tests failed; anything else (all passed, no tests, usage) proves nothing
+            by = next((line for line in log.read_text().splitlines() if line.startswith("FAILED")), f"exit {status}")
+            verdict = "caught" if caught else "MISSED"
+            seconds = time.perf_counter() - begin
+            sys.stdout.write(
+                f"{number:2}/{len(chosen)} {verdict} {seconds:5.1f} s  {breakage.name}  [{by.split(' - ')[0]}]\n"
+            )
+            sys.stdout.flush()
+            if not caught:
+                survivors.append(breakage.name)
+    sys.stdout.write(f"{len(chosen) - len(survivors)} of {len(chosen)} breakages caught\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
