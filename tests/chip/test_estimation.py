@@ -289,7 +289,7 @@ def test_resnet18_at_224_is_priced_in_milliseconds():
     estimate(NETWORKS["resnet18"], EIGHT)
     best = 1e9
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()  # one thread: its own time, whatever else the machine is doing
         estimate(NETWORKS["resnet18"], EIGHT)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.010  # the promise, after start-up; the benchmark prints what it is
