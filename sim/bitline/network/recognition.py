@@ -413,6 +413,7 @@ def _tiny_dscnn(shapes: Shapes) -> Recognised | None:
         build=partial(TinyDSCNN, stem[1], stem[0], widths, head[0]),
         classes=head[0],
         input_shape=(stem[1], 49, 10),
+        normalisation="kws",
     )
 
 
