@@ -142,6 +142,9 @@ def test_normalised_to_the_dense_design_with_printed_adcs():
     pruned = estimate(operations, TINYADC, adc_bits=4).to_json()["normalised"]
     assert 0.5 < pruned["power"] < 0.8
     assert 0.8 < pruned["area"] < 0.9
+    # 4 bits by the Kull split: 0.472 of the ADC's power, 0.301 of its area, at 58.2 % and 30.9 % of a tile
+    assert pruned["power_tiles"] == pytest.approx(1 - 0.5822 * (1 - 0.4718), abs=1e-3)
+    assert pruned["area_tiles"] == pytest.approx(1 - 0.3094 * (1 - 0.3009), abs=1e-3)
     # the offset encoding has one column where the differential one has two: nearly half the crossbars
     other = estimate(operations, TINYADC, adc_bits=8, replication="smallest", baseline=EIGHT).to_json()["normalised"]
     assert other["power"] > 1
@@ -267,6 +270,18 @@ def _assert_no_overlap(slices):
         ends[track] = event["ts"] + event["dur"]
 
 
+def _ones(name, rows, columns) -> MatrixLayer:
+    codes = np.ones((1, rows, columns), dtype=np.int32)
+    return MatrixLayer(name=name, kind=LayerKind.LINEAR, codes=codes, weight_scale=np.ones((1, columns)), bias=None)
+
+
+def _one_chip(edram_kbytes):
+    chip = EIGHT.chip.model_dump()
+    chip["hierarchy"]["max_chips"] = 1
+    chip["timing"]["edram_kbytes"] = {"value": edram_kbytes, "source": "a test"}
+    return EIGHT.replace(chip=chip)
+
+
 def test_bad_requests_get_one_line():
     operations = NETWORKS["resnet18_cifar"]
     cases = [
@@ -277,6 +292,11 @@ def test_bad_requests_get_one_line():
         (lambda: estimate(operations, EIGHT, law="moore"), ValueError, "ADC law must be one of kull"),
         (lambda: estimate(operations, EIGHT, images=0), RangeError, "images must be at least 1, got 0"),
         (lambda: estimate([], EIGHT), ShapeError, "nothing to map"),
+        (lambda: estimate([*operations, operations[-1]], EIGHT), ShapeError, "operation fc: two operations"),
+        (lambda: estimate(operations, EIGHT, weights=[_ones("fc", 5, 5)]), ShapeError, "weights of fc: .*1, 512, 10"),
+        (lambda: estimate(operations, EIGHT, weights=[_ones("x", 5, 5)]), ShapeError, "weights are given for x"),
+        (lambda: estimate(operations, EIGHT, replication={"conv1": 999}, tiles=40), ValueError, "budget is 40"),
+        (lambda: estimate(operations, _one_chip(1e-3)), ValueError, "feature maps need the buffers of"),
         (lambda: timeline(estimate(operations, EIGHT), images=0), RangeError, "images must be at least 1"),
     ]
     for call, kind, words in cases:

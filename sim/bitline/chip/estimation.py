@@ -20,7 +20,7 @@ from bitline.chip.replication import Replication, replicate
 from bitline.chip.report import BufferUse, ChipReport, LayerReport, Totals
 from bitline.chip.timing import Clock, MatrixTiming, build_stages, clock_of, matrix_timing
 from bitline.chip_description import AdcLaw, Per
-from bitline.errors import RangeError, ShapeError
+from bitline.errors import ConfigError, RangeError, ShapeError
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer, Operation, OperationKind
 
@@ -46,11 +46,20 @@ class LayerActivity:
 
 
 def _facts(
-    weights: Iterable[MatrixLayer] | Mapping[str, WeightFacts] | None, hw: Hardware
+    weights: Iterable[MatrixLayer] | Mapping[str, WeightFacts] | None, operations: Sequence[Operation], hw: Hardware
 ) -> Mapping[str, WeightFacts] | None:
     if weights is None or isinstance(weights, Mapping):
         return weights
-    return {layer.name: weight_facts(layer, hw) for layer in weights}
+    shapes = {op.name: (op.groups, op.rows, op.columns) for op in operations}
+    facts = {}
+    for layer in weights:
+        if shapes.get(layer.name, layer.codes.shape) != layer.codes.shape:
+            raise ShapeError(
+                f"weights of {layer.name}: (groups, rows, columns) must be {shapes[layer.name]}, "
+                f"got {layer.codes.shape}"
+            )
+        facts[layer.name] = weight_facts(layer, hw)
+    return facts
 
 
 def _bits_by_layer(
@@ -202,7 +211,8 @@ def estimate(
     replication : Replication, str or mapping
         ``smallest``, ``balanced``, ``fastest``, or replicas by layer name.
     tiles : int, optional
-        Tile budget; by default as many whole chips as one copy of every layer needs.
+        Tile budget of the replicas; by default as many whole chips as one copy of every layer needs. Buffers may add
+        tiles to it: ``performance.buffer_tiles``.
     law : AdcLaw or str, optional
         How ADC power and area follow from the resolution; by default the description's.
     activity : mapping of name to LayerActivity, optional
@@ -227,7 +237,7 @@ def estimate(
     if images < 1:
         raise RangeError(f"images must be at least 1, got {images}")
     chosen_law = law_of(hw, law)
-    mappings = map_layers(operations, hw, _facts(weights, hw))
+    mappings = map_layers(operations, hw, _facts(weights, operations, hw))
     bits, origin = _bits_by_layer(mappings, hw, adc_bits)
     matrix = [op for op in operations if op.kind is OperationKind.MATRIX]
     clock = clock_of(hw, _highest(bits))
@@ -246,6 +256,12 @@ def estimate(
     buffer_tiles = -int(-sum(b.bytes for b in buffers) // capacity)
     if buffer_tiles > design.tiles:
         design = _design(mappings, replicas, bits, hw, chosen_law, buffer_tiles)
+        most = chip_of(hw).hierarchy.max_chips
+        if most is not None and design.chips > most:
+            raise ConfigError(
+                f"hardware {hw.name}: chip.hierarchy.max_chips: the network fits no chip: its feature maps need the "
+                f"buffers of {buffer_tiles} tiles, {design.chips} chips, the most is {most}"
+            )
 
     reference_hw = baseline or hw
     reference = _design(
@@ -401,8 +417,19 @@ def _report(
         baseline=f"{reference_hw.name}, dense weights, {chip_of(reference_hw).adc.bits}-bit ADCs, same replicas",
         baseline_power_w=sum(reference_power.values()),
         baseline_area_mm2=sum(reference_area.values()),
+        chip_level=tuple(component.name for component in design.tables[-1].level("chip")),
+        baseline_tiles=(
+            _without(reference_power, reference.tables[-1]),
+            _without(reference_area, reference.tables[-1]),
+        ),
         schedule=run,
     )
+
+
+def _without(breakdown: Mapping[str, float], table: PriceTable) -> float:
+    """Sum of a breakdown without what is counted once a chip."""
+    outside = {component.name for component in table.level("chip")}
+    return sum(value for name, value in breakdown.items() if name not in outside)
 
 
 def _reason(operation: Operation, timings: Mapping[str, MatrixTiming], clock: Clock) -> str:

@@ -204,9 +204,16 @@ def map_layers(
     Raises
     ------
     ShapeError
-        No matrix operation, or one without rows or columns.
+        No matrix operation, one without rows or columns, two operations of one name, or weights that belong to none.
     """
     facts = facts or {}
+    names = [op.name for op in operations]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ShapeError(f"operation {twice}: two operations of the network have this name")
+    unknown = [name for name in facts if name not in names]
+    if unknown:
+        raise ShapeError(f"weights are given for {unknown[0]}, which is no operation of the network")
     mapped = [map_layer(op, hw, facts.get(op.name)) for op in operations if op.kind is OperationKind.MATRIX]
     if not mapped:
         raise ShapeError("the network has no matrix operation, so there is nothing to map")

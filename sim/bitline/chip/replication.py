@@ -111,11 +111,13 @@ def replicate(
         if any(count < 1 for count in how.values()):
             raise RangeError("replicas must be at least 1")
         chosen = np.minimum(np.array([how.get(name, 1) for name in names], dtype=np.int64), vectors)
-        if _tiles(crossbars, chosen, hw) > budget and tiles is not None:
-            raise ConfigError(
-                f"hardware {hw.name}: the replicas asked for need {_tiles(crossbars, chosen, hw)} tiles, "
-                f"the budget is {budget}"
-            )
+        needed, hierarchy = _tiles(crossbars, chosen, hw), chip_of(hw).hierarchy
+        if tiles is None and hierarchy.max_chips is None:
+            budget = needed  # nobody set a limit
+        elif tiles is None and hierarchy.max_chips is not None:
+            budget = hierarchy.max_chips * hierarchy.tiles_per_chip.value
+        if needed > budget:
+            raise ConfigError(f"hardware {hw.name}: the replicas asked for need {needed} tiles, the budget is {budget}")
         return tuple(chosen.tolist())
     try:
         rule = Replication(how)

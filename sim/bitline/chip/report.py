@@ -133,6 +133,10 @@ class ChipReport:
     """What ``normalised`` is relative to."""
     baseline_power_w: float
     baseline_area_mm2: float
+    chip_level: tuple[str, ...]
+    """Components counted once a chip (HyperTransport)."""
+    baseline_tiles: tuple[float, float]
+    """Power in W and area in mm2 of the baseline's tiles alone."""
     schedule: Schedule = field(repr=False, compare=False)
     """Starts of every position, for the timeline."""
 
@@ -155,6 +159,9 @@ class ChipReport:
     def gops(self) -> float:
         """Achieved 1e9 operations a second (a multiply-accumulate is two)."""
         return self.totals.ops_per_image * self.totals.images_per_s / 1e9
+
+    def _tiles_alone(self, breakdown: dict[str, float]) -> float:
+        return sum(value for name, value in breakdown.items() if name not in self.chip_level)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the blocks ``performance``, ``breakdown`` and ``normalised`` of a report."""
@@ -199,6 +206,8 @@ class ChipReport:
             "normalised": {
                 "area": area / self.baseline_area_mm2,
                 "power": power / self.baseline_power_w,
+                "area_tiles": self._tiles_alone(self.area_mm2) / self.baseline_tiles[1],
+                "power_tiles": self._tiles_alone(self.power_w) / self.baseline_tiles[0],
                 "baseline": self.baseline,
             },
             "layers": [{**_plain(asdict(layer)), "stall_reason": layer.stall_reason} for layer in self.layers],
