@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bitline.errors import RangeError, ShapeError
 
-__all__ = ["count_cp_violations", "nonzeros_per_column", "project_cp"]
+__all__ = ["FloatArray", "check_matrix", "count_cp_violations", "largest", "nonzeros_per_column", "project_cp"]
 
 FloatArray = NDArray[np.floating]
 
@@ -78,7 +78,7 @@ def project_cp(matrix: FloatArray, rate: float, rows: int = 128) -> FloatArray:
         if limit >= height:
             projected[:, start:stop] = part
             continue
-        keep = _largest(np.abs(part).reshape(-1, height), limit)
+        keep = largest(np.abs(part).reshape(-1, height), limit)
         # A product with the mask is several times faster than np.where; the weights are finite.
         np.multiply(part, keep.reshape(part.shape), out=projected[:, start:stop])
     projected += columns.dtype.type(0)  # negative zeros, -1 x False, become positive
@@ -101,20 +101,24 @@ def count_cp_violations(matrix: FloatArray, rate: float, rows: int = 128) -> int
     return int(np.maximum(counts - limit, 0).sum())
 
 
-def _columns(matrix: FloatArray) -> FloatArray:
-    """The matrix's columns, each contiguous [shape=(N, K)], checked."""
+def check_matrix(matrix: FloatArray) -> None:
+    """Raise a ShapeError unless this is a matrix of floating-point numbers, a RangeError unless all are finite."""
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
         raise ShapeError(
             f"matrix: expected floating-point numbers of shape (K, N), found {matrix.dtype} of shape {matrix.shape}"
         )
-    columns = np.ascontiguousarray(matrix.T)
-    # The sum of the largest and smallest is finite only if all are, and needs no array of booleans.
-    if columns.size and not np.isfinite([columns.max(), columns.min()]).all():
+    # The largest and the smallest are finite only if all are; this needs no array of booleans.
+    if matrix.size and not np.isfinite([matrix.max(), matrix.min()]).all():
         raise RangeError("matrix: weights must be finite, found NaN or infinity")
-    return columns
 
 
-def _largest(magnitudes: FloatArray, count: int) -> NDArray[np.bool_]:
+def _columns(matrix: FloatArray) -> FloatArray:
+    """The matrix's columns, each contiguous [shape=(N, K)], checked."""
+    check_matrix(matrix)
+    return np.ascontiguousarray(matrix.T)
+
+
+def largest(magnitudes: FloatArray, count: int) -> NDArray[np.bool_]:
     """Mask of the ``count`` largest entries of every line [shape=(lines, entries)]; of equal ones the first.
 
     Lines with fewer than ``count`` non-zeros also mark zeros, as many as there are: they stay what they are.
