@@ -114,6 +114,7 @@ def test_bits_figure_shows_every_number_and_marks_what_does_not_fit() -> None:
         if mpl.colors.to_hex(patch.get_edgecolor()).upper() == VERMILLION
     ]
     assert marked == pytest.approx([3, 4.4, 7.4])  # slice 0, the layer, the paper's count
+    assert "too few for these weights" in texts(figure)
     layers[0]["adc_bits"] |= {"configured": 7, "paper": 7}
     layers[0]["lossless"] = True
     assert not [
@@ -152,10 +153,12 @@ def test_column_sums_colour_what_saturated() -> None:
         "counts": [50, 40, 30, 20, 10], "overflow": 5,
     }  # fmt: skip
     figure = column_sums_figure([histogram])
-    bars = {round(bar.get_x() + 0.5): (bar.get_height(), mpl.colors.to_hex(bar.get_facecolor()).upper())
-            for bar in figure.axes[0].patches}  # fmt: skip
-    assert {place: height for place, (height, _) in bars.items()} == {0: 50, 1: 40, 2: 30, 3: 20, 4: 10, 5: 5}
-    assert [place for place, (_, colour) in bars.items() if colour == VERMILLION] == [4, 5]
+    fits, saturated = figure.axes[0].patches
+    assert fits.get_data().values.tolist() == [50, 40, 30, 20]
+    assert fits.get_data().edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
+    assert saturated.get_data().values.tolist() == [10, 5]
+    assert saturated.get_data().edges.tolist() == [3.5, 4.5, 5.5]
+    assert mpl.colors.to_hex(saturated.get_facecolor()).upper() == VERMILLION
     assert figure.axes[0].get_yscale() == "log"
     assert list(figure.axes[0].lines[0].get_xdata()) == [3.5, 3.5]
     assert {"conv1\n2 bits: 0 to 3", "conversions (of 64 images)"} <= set(texts(figure))
@@ -169,7 +172,7 @@ def test_column_sums_colour_what_saturated() -> None:
 def test_column_sums_add_slices_of_one_full_scale() -> None:
     one = {"layer": "a", "slice": 0, "images": None, "adc_bits": 2, "full_scale": 3, "counts": [1, 2], "overflow": 1}
     figure = column_sums_figure([one, one | {"slice": 1, "counts": [10, 20, 30]}, one | {"layer": "b", "counts": [7]}])
-    assert [[bar.get_height() for bar in axis.patches] for axis in figure.axes] == [[11, 22, 30, 2], [7, 1]]
+    assert [axis.patches[0].get_data().values.tolist() for axis in figure.axes] == [[11, 22, 30, 2], [7, 1]]
     assert {"a\n2 bits: 0 to 3", "b\n2 bits: 0 to 3"} <= set(texts(figure))
     figure = column_sums_figure([one, one | {"slice": 1, "full_scale": 1, "adc_bits": 1}])
     assert {"a [0]\n2 bits: 0 to 3", "a [1]\n1 bits: 0 to 1"} <= set(texts(figure))
@@ -218,6 +221,19 @@ def test_occupancy_marks_the_bottleneck() -> None:
     assert [bar.get_width() for bar in figure.axes[0].patches] == [25, 50, 100]
     assert [label.get_fontweight() for label in figure.axes[0].get_yticklabels()] == ["normal", "bold"]
     assert {"computing", "bus"} <= set(texts(figure))
+
+
+def test_occupancy_writes_many_reasons_into_the_bars() -> None:
+    layers = [
+        {"name": f"l{i}", "occupancy": 0.25, "stalls": {f"waits for l{i + 1}": 0.75 if i else 0.0}, "bottleneck": False}
+        for i in range(6)
+    ]
+    figure = occupancy_figure(layers)
+    assert {f"waits for l{i}" for i in range(2, 7)} <= set(texts(figure))
+    assert "waits for l1" not in texts(figure)  # no time was lost to it
+    assert {"computing", "waiting"} <= set(texts(figure))
+    legend = [item.get_text() for item in figure.legends[0].get_texts()]
+    assert legend == ["computing", "waiting"]
 
 
 def test_normalised_is_relative_to_the_first_design() -> None:

@@ -37,7 +37,8 @@ resnet20 (resnet20_cp16.safetensors) on tinyadc (Bitline 0.1.0)
   accuracy     top-1 float 98.33%, 8-bit integer 98.06%, simulated 98.06%; top-5 float 100.00%, 8-bit integer 100.00%,
                simulated 100.00%; simulated outputs identical to the exact integer network's, bit for bit (360 images)
   saturations  0 of 3,000,000 conversions
-  speed        12.5 s, 28.8 images/s, 1.23e+09 conversions/s, 2 threads, bitserial engine, Example CPU
+  speed        12.5 s in all, crossbars simulated at 28.8 images/s, 1.23e+09 conversions/s, 2 threads, bitserial engine,
+               Example CPU
   in torch     ReLU
   note         made up
 

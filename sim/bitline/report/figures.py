@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from bitline.report.tables import percent, shorten
+from bitline.report.tables import paper_lossless, percent, shorten
 
 __all__ = [
     "accuracy_figure",
@@ -46,11 +46,14 @@ _FILLS = [
     (PURPLE, "\\\\"),
     (GREY, ""),
 ]
+_STALL_FILLS = [(ORANGE, ""), (SKY, "//"), (YELLOW, ".."), (PURPLE, "\\\\")]
 _WIDTH_IN = 7.2
 _ROW_IN = 0.17
 _PANEL_ROWS = 36
 _NAME_WIDTH = 24
 _GRID_LAYERS = 24
+_NEAR = 8  # a full scale more than so many times the sums is named but not drawn: it would squeeze them
+_REASONS = 4
 _BITS_MAP = LinearSegmentedColormap.from_list("bits", ["#FFFFFF", SKY, "#003B66"])
 
 _STYLE: Any = {  # matplotlib's own type of this lists every key there is
@@ -177,15 +180,11 @@ def bits_figure(layers: Sequence[_Row]) -> Figure:
             axis.spines[:].set_visible(False)
         figure.axes[0].set_ylabel("layer")
         figure.supxlabel("ADC resolution (bits)", fontsize=7.5)
-        marks = [
-            Patch(facecolor=_BITS_MAP(0.6), label="bits needed, darker is more"),
-            Patch(
-                facecolor="none",
-                edgecolor=VERMILLION,
-                linewidth=1.4,
-                label="too few bits for these weights",
-            ),
-        ]
+        marks = [Patch(facecolor=_BITS_MAP(0.6), label="bits needed, darker is more")]
+        if any(not layer["lossless"] or paper_lossless(layer) is False for layer in layers):
+            marks.append(
+                Patch(facecolor="none", edgecolor=VERMILLION, linewidth=1.4, label="too few for these weights")
+            )
         figure.legend(handles=marks, loc="outside upper left", ncols=2, fontsize=6.5)
     return figure
 
@@ -280,19 +279,22 @@ def _sums_grid(histograms: Sequence[_Row]) -> Figure:
     top = max(int(_sums(histogram).max()) for histogram in histograms)
     for axis, histogram in zip(axes, histograms, strict=False):
         counts, scale = _sums(histogram), histogram["full_scale"]
-        places = np.arange(len(counts))
-        inside = places <= scale
         # the limits first: matplotlib would warn when it scales a layer of no conversions by itself
         axis.set_ylim(0.5, max(top, 10) * 2)
         axis.set_yscale("log")
-        axis.bar(places[inside], counts[inside], width=1.0, color=BLUE, linewidth=0)
-        axis.bar(
-            places[~inside], counts[~inside], width=1.0, color=VERMILLION, hatch="////", edgecolor="white", linewidth=0
-        )
-        if scale <= 4 * len(counts):
+        # one outline a panel, not a bar a sum: a tenth of the file; empty bins lie on the floor of the logarithmic axis
+        heights, edges = np.maximum(counts, 0.5), np.arange(len(counts) + 1) - 0.5
+        fit = min(scale + 1, len(counts))
+        axis.stairs(heights[:fit], edges[: fit + 1], baseline=0.5, fill=True, color=BLUE, linewidth=0)
+        if fit < len(counts):
+            axis.stairs(
+                heights[fit:], edges[fit:], baseline=0.5, fill=True, facecolor=VERMILLION, hatch="////",
+                edgecolor="white", linewidth=0,
+            )  # fmt: skip
+        near = scale <= _NEAR * len(counts)
+        if near:
             axis.axvline(scale + 0.5, color="black", linestyle="--", linewidth=0.9)
-        right = max(len(counts), scale + 1) if scale <= 4 * len(counts) else len(counts)
-        axis.set_xlim(-0.5, max(right, 2) * 1.04)
+        axis.set_xlim(-0.5, max(len(counts), scale + 1 if near else 0, 2) * 1.04)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_minor_locator(NullLocator())
         axis.tick_params(labelsize=6)
@@ -422,7 +424,7 @@ def breakdown_figure(breakdown: _Row) -> Figure:
             for (name, share), (colour, hatch) in zip(parts.items(), _FILLS, strict=False):
                 axis.barh(
                     y, 100 * share, 0.62, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
-                    label=name if y == 0 else "_" + name,
+                    label=name.replace("_", " ") if y == 0 else "_" + name,
                 )  # fmt: skip
                 if share >= 0.05:
                     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
@@ -446,19 +448,28 @@ def occupancy_figure(layers: Sequence[_Row]) -> Figure:
     layers : sequence of mappings
         ``performance.layers`` of a report: ``name``, ``occupancy``, ``stalls``, ``bottleneck``.
     """
-    reasons = list(dict.fromkeys(reason for layer in layers for reason in layer["stalls"]))
-    fills = dict(zip(reasons, [fill for fill in _FILLS[1:] if fill[0] != VERMILLION] * len(reasons), strict=False))
+    stalls = [{why: share for why, share in layer["stalls"].items() if share >= 0.001} for layer in layers]
+    reasons = list(dict.fromkeys(reason for layer in stalls for reason in layer))
+    named = len(reasons) > _REASONS  # too many for a legend: each is written into its bar
+    fills = {
+        reason: _FILLS[1] if named else fill for reason, fill in zip(reasons, _STALL_FILLS * len(reasons), strict=False)
+    }
     with _style():
         figure = _page(len(layers), 1.0, wide=True)
-        for axis, part in _columns(figure, layers):
-            for y, layer in enumerate(part):
+        panels = _columns(figure, list(zip(layers, stalls, strict=True)))
+        for axis, pairs in panels:
+            part = [layer for layer, _ in pairs]
+            for y, (layer, waits) in enumerate(pairs):
                 axis.barh(y, 100 * layer["occupancy"], 0.72, color=BLUE, linewidth=0)
                 left = 100 * layer["occupancy"]
-                for reason, share in layer["stalls"].items():
+                for reason, share in waits.items():
                     colour, hatch = fills[reason]
                     axis.barh(
                         y, 100 * share, 0.72, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0
                     )
+                    room = int(90 * share / len(panels))
+                    if named and room >= 10:
+                        axis.text(left + 1, y, shorten(reason, room), va="center", fontsize=5.5)
                     left += 100 * share
             _name_axis(axis, [layer["name"] for layer in part])
             for label, layer in zip(axis.get_yticklabels(), part, strict=True):
@@ -468,9 +479,10 @@ def occupancy_figure(layers: Sequence[_Row]) -> Figure:
             axis.set_xlim(0, 100)
             axis.set_xlabel("time (%)")
         marks: list[Any] = [Patch(facecolor=BLUE, label="computing")]
+        shown = {"waiting": _FILLS[1]} if named else fills
         marks += [
             Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0, label=reason)
-            for reason, (colour, hatch) in fills.items()
+            for reason, (colour, hatch) in shown.items()
         ]
         if any(layer["bottleneck"] for layer in layers):
             marks.append(

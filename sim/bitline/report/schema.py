@@ -285,8 +285,11 @@ class Timing(_Section):
     """How long the simulation itself took, and on what."""
 
     seconds: _Positive
+    """All of it, loading and comparing included."""
     images_per_s: _Positive | None
+    """Of the simulated network alone."""
     conversions_per_s: _Positive | None
+    """Of the simulated network alone, all threads together."""
     threads: _Count | None
     phases: dict[str, _Positive] = {}
     """Seconds by phase."""

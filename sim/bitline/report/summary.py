@@ -169,9 +169,9 @@ def _accuracy(report: _Report) -> str:
 
 def _speed(report: _Report) -> str:
     timing = report["timing"]
-    parts = [f"{number(round(timing['seconds'], 1))} s"]
+    parts = [f"{number(round(timing['seconds'], 1))} s in all"]
     if timing["images_per_s"] is not None:
-        parts.append(f"{number(timing['images_per_s'])} images/s")
+        parts.append(f"crossbars simulated at {number(timing['images_per_s'])} images/s")
     if timing["conversions_per_s"] is not None:
         parts.append(f"{timing['conversions_per_s']:.3g} conversions/s")
     if timing["threads"] is not None:
