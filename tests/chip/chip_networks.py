@@ -99,6 +99,7 @@ def vgg16(size: int = 224, classes: int = 1000) -> list[Operation]:
             x = graph.conv(f"conv{stage}_{index}", x, channels)
         x = graph.pool(f"pool{stage}", x, 2, 2)
     if size > 64:
+        x = graph.pool("avgpool", x, 1, 1, kind=OperationKind.AVERAGE_POOL)  # torchvision's, to 7 x 7: changes nothing
         x = graph.linear("fc7", graph.linear("fc6", x, 4096), 4096)
     graph.linear("fc8", x, classes)
     return graph.operations

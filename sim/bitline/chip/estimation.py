@@ -14,7 +14,16 @@ from bitline.chip.cost import (
     law_of,
     price_table,
 )
-from bitline.chip.mapping import LayerMapping, Placement, WeightFacts, chip_of, map_layers, place, weight_facts
+from bitline.chip.mapping import (
+    LayerMapping,
+    Placement,
+    WeightFacts,
+    chip_of,
+    layer_name,
+    map_layers,
+    place,
+    weight_facts,
+)
 from bitline.chip.pipeline import Schedule, schedule
 from bitline.chip.replication import Replication, replicate
 from bitline.chip.report import BufferUse, ChipReport, LayerReport, Totals
@@ -50,7 +59,7 @@ def _facts(
 ) -> Mapping[str, WeightFacts] | None:
     if weights is None or isinstance(weights, Mapping):
         return weights
-    shapes = {op.name: (op.groups, op.rows, op.columns) for op in operations}
+    shapes = {layer_name(op.name): (op.groups, op.rows, op.columns) for op in operations}
     facts = {}
     for layer in weights:
         if shapes.get(layer.name, layer.codes.shape) != layer.codes.shape:
@@ -63,11 +72,18 @@ def _facts(
 
 
 def _bits_by_layer(
-    mappings: Sequence[LayerMapping], hw: Hardware, adc_bits: int | Sequence[int | Sequence[int]] | None
+    mappings: Sequence[LayerMapping],
+    hw: Hardware,
+    adc_bits: int | Sequence[int | Sequence[int]] | Mapping[str, int | Sequence[int]] | None,
 ) -> tuple[list[AdcBits], str]:
     if adc_bits is None or isinstance(adc_bits, int):
         bits, origin = design_bits(hw, adc_bits)
         return [bits] * len(mappings), origin
+    if isinstance(adc_bits, Mapping):
+        missing = [m.name for m in mappings if layer_name(m.name) not in adc_bits]
+        if missing:
+            raise ShapeError(f"adc_bits: no resolution for {missing[0]}")
+        adc_bits = [adc_bits[layer_name(m.name)] for m in mappings]
     if len(adc_bits) != len(mappings):
         raise ShapeError(f"adc_bits: {len(mappings)} matrix layers, but {len(adc_bits)} resolutions")
     return [
@@ -184,7 +200,7 @@ def estimate(
     operations: Sequence[Operation],
     hw: Hardware,
     *,
-    adc_bits: int | Sequence[int | Sequence[int]] | None = None,
+    adc_bits: int | Sequence[int | Sequence[int]] | Mapping[str, int | Sequence[int]] | None = None,
     weights: Iterable[MatrixLayer] | Mapping[str, WeightFacts] | None = None,
     images: int = 1,
     replication: Replication | str | Mapping[str, int] = Replication.BALANCED,
@@ -201,9 +217,10 @@ def estimate(
         The data-flow graph of one image, inputs before their readers.
     hw : Hardware
         With its physical half.
-    adc_bits : int, or sequence of int or of sequences of int, optional
-        Resolution of all ADCs, or one entry for each matrix operation in order, each a number or one number a weight
-        slice. By default the description's number; where it has a policy, the printed resolution stands in.
+    adc_bits : int, or sequence or mapping of int or of sequences of int, optional
+        Resolution of all ADCs, or one entry for each matrix operation in order or by layer name, each a number or one
+        number a weight slice. By default the description's number; where it has a policy, the printed resolution
+        stands in.
     weights : iterable of MatrixLayer, or mapping of name to WeightFacts, optional
         Lets the mapping leave out all-zero rows, columns and crossbars; names must be the operations'.
     images : int

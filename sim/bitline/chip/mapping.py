@@ -18,7 +18,17 @@ from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware
 from bitline.layers import MatrixLayer, Operation, OperationKind
 
-__all__ = ["LayerMapping", "Placement", "WeightFacts", "chip_of", "map_layer", "map_layers", "place", "weight_facts"]
+__all__ = [
+    "LayerMapping",
+    "Placement",
+    "WeightFacts",
+    "chip_of",
+    "layer_name",
+    "map_layer",
+    "map_layers",
+    "place",
+    "weight_facts",
+]
 
 
 def chip_of(hw: Hardware) -> ChipDescription:
@@ -196,10 +206,17 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     )
 
 
+def layer_name(operation: str) -> str:
+    """Name of the layer behind a matrix operation: a layer that is called again appears as ``name#2``, ``name#3``."""
+    return operation.partition("#")[0]
+
+
 def map_layers(
     operations: Sequence[Operation], hw: Hardware, facts: Mapping[str, WeightFacts] | None = None
 ) -> list[LayerMapping]:
     """Cut every matrix operation of a network into crossbars, in order.
+
+    A layer that a network calls several times is laid out once a call: the pipeline is unrolled.
 
     Raises
     ------
@@ -211,10 +228,11 @@ def map_layers(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ShapeError(f"operation {twice}: two operations of the network have this name")
-    unknown = [name for name in facts if name not in names]
+    layers = {layer_name(name) for name in names}
+    unknown = [name for name in facts if name not in layers]
     if unknown:
         raise ShapeError(f"weights are given for {unknown[0]}, which is no operation of the network")
-    mapped = [map_layer(op, hw, facts.get(op.name)) for op in operations if op.kind is OperationKind.MATRIX]
+    mapped = [map_layer(op, hw, facts.get(layer_name(op.name))) for op in operations if op.kind is OperationKind.MATRIX]
     if not mapped:
         raise ShapeError("the network has no matrix operation, so there is nothing to map")
     return mapped
