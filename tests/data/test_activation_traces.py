@@ -167,6 +167,14 @@ def test_what_cannot_be_written(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["t.npz"]
 
 
+def test_the_old_file_is_replaced_not_overwritten(tmp_path: Path):
+    """Whoever still reads the old file (here: a second link to it) never sees half of the new one."""
+    save_trace(tmp_path / "t.npz", _trace(source="old"))
+    (tmp_path / "link.npz").hardlink_to(tmp_path / "t.npz")
+    save_trace(tmp_path / "t.npz", _trace(source="new"))
+    assert [load_trace(tmp_path / name).source for name in ("link.npz", "t.npz")] == ["old", "new"]
+
+
 @pytest.fixture(scope="module")
 def good_file(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("good") / "t.npz"

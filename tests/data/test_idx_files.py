@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,16 @@ def test_damaged_and_mismatched_files(tmp_path: Path):
 
 
 def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """32 MB of zeros in 32 kB: refused without unpacking more than the limit and the decoder's buffers."""
     monkeypatch.setattr("bitline.data.idx._MAX_FILE_BYTES", 1000)
-    _write(tmp_path, np.zeros((100, 5, 4), np.uint8), np.zeros(100, np.uint8))
-    with pytest.raises(DataError, match="more than the 1000 bytes"):
-        open_dataset(f"mnist:{tmp_path}")
+    _write(tmp_path, np.zeros((1 << 15, 32, 32), np.uint8), np.zeros(100, np.uint8))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="more than the 1000 bytes"):
+            open_dataset(f"mnist:{tmp_path}")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @given(position=st.integers(0, 75), value=st.integers(0, 255), keep=st.integers(0, 76))
