@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from bitline.errors import BitlineError, DataError
 from bitline.pruning.constraints import ConstraintSet, project_layers
 from bitline.pruning.layers import PrunableLayer
 
-__all__ = ["EpochRecord", "TrainingPlan", "prune_one_shot", "seeded", "top1", "train", "zeros_of"]
+__all__ = ["EpochRecord", "Penalty", "TrainingPlan", "prune_one_shot", "seeded", "top1", "train", "zeros_of"]
 
 _CHECK_EVERY = 16  # steps between looks at the loss: each look waits for a GPU
 
@@ -71,6 +71,16 @@ class EpochRecord:
     seconds: float
 
 
+class Penalty(Protocol):
+    """What a solver adds to training."""
+
+    def add_gradients(self) -> None:
+        """Called after every backward pass, before the step: adds to the parameters' gradients."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after every epoch (counted from 1), before the caller's progress."""
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Torch's own generators start from a seed inside, and are as before afterwards."""
@@ -92,6 +102,7 @@ def train(
     plan: TrainingPlan,
     *,
     zeros: Sequence[tuple[Tensor, Tensor]] = (),
+    penalty: Penalty | None = None,
     progress: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
     """Train a network in place; held zeros stay exactly zero.
@@ -107,6 +118,8 @@ def train(
     plan : TrainingPlan
     zeros : sequence of (parameter, mask)
         As :func:`zeros_of` gives them; where the mask is True the parameter is held at zero.
+    penalty : Penalty, optional
+        Added to the loss; the loss reported is without it.
     progress : callable, optional
         Called after every epoch.
 
@@ -154,6 +167,8 @@ def train(
                 loss = F.cross_entropy(logits, y, label_smoothing=plan.label_smoothing)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                if penalty is not None:
+                    penalty.add_gradients()
                 optimiser.step()
                 _hold(zeros)
                 schedule.step()
@@ -171,6 +186,8 @@ def train(
                     f"{plan.learning_rate:g}); the weights of epoch {epoch - 1} are kept"
                 )
             good = _snapshot(module)
+            if penalty is not None:
+                penalty.end_epoch(epoch)
             records.append(
                 EpochRecord(
                     epoch=epoch,

@@ -1,0 +1,175 @@
+"""Pruning by the alternating direction method of multipliers (ADMM).
+
+Minimise the loss ``f(W)`` with ``W`` in a constraint set. With a copy ``Z`` of the weights that is in the set and a
+scaled dual ``U``, TinyADC's equations 2 to 6 come to three steps in turn:
+
+- ``W``: some epochs of SGD on ``f(W) + sum of rho / 2 ||W - Z + U||^2``;
+- ``Z``: the projection of ``W + U``;
+- ``U``: ``U + W - Z``.
+
+References
+----------
+Yuan et al., "TinyADC", DATE 2021, section III, Eqs. (2) to (6).
+Boyd et al., "Distributed Optimization and Statistical Learning via the ADMM", 2011, sections 3.1.1 and 3.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from bitline.errors import RangeError
+from bitline.pruning.constraints import ConstraintSet
+from bitline.pruning.finetune import EpochRecord, TrainingPlan, prune_one_shot, train
+from bitline.pruning.layers import PrunableLayer
+
+__all__ = ["Admm", "AdmmPlan", "AdmmRecord", "prune_admm"]
+
+
+class AdmmPlan(BaseModel):
+    """How strongly and how often the weights are pulled towards the set; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    rho: Annotated[float, Field(gt=0)] = 1e-3
+    """Penalty at the start."""
+
+    rho_growth: Annotated[float, Field(ge=1)] = 1.0
+    """Factor on the penalty at every update of Z and U."""
+
+    rho_most: Annotated[float, Field(gt=0)] = 1.0
+    """The penalty grows no further."""
+
+    update_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between updates of Z and U."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmmRecord:
+    """One update of Z and U."""
+
+    epoch: int
+    rho: float
+    """Penalty until this update."""
+    distance: dict[str, float]
+    """Of each layer, ``||W - Z|| / ||W||`` after it; falls to zero as the weights come to keep the constraint."""
+
+
+class Admm:
+    """The copies and duals of a network's layers; a :class:`~bitline.pruning.finetune.Penalty`.
+
+    Parameters
+    ----------
+    layers : sequence of PrunableLayer
+    constraint : ConstraintSet
+        The same for every layer.
+    plan : AdmmPlan
+    progress : callable, optional
+        Called after every update.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[PrunableLayer],
+        constraint: ConstraintSet,
+        plan: AdmmPlan,
+        progress: Callable[[AdmmRecord], None] | None = None,
+    ) -> None:
+        if plan.rho_most < plan.rho:
+            raise RangeError(f"rho_most: must be at least rho: {plan.rho:g}, found {plan.rho_most:g}")
+        self.layers = tuple(layers)
+        self.constraint = constraint
+        self.plan = plan
+        self.rho = plan.rho
+        self.z = [constraint.project(layer.module.weight, layer.groups) for layer in self.layers]
+        self.u = [torch.zeros_like(z) for z in self.z]
+        self.records: list[AdmmRecord] = []
+        self._progress = progress
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The layers' weights, W."""
+        return [layer.module.weight for layer in self.layers]
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Add the penalty's gradient, ``rho (W - Z + U)``."""
+        for weight, z, u in zip(self.weights, self.z, self.u, strict=True):
+            gap = (weight - z).add_(u)
+            if weight.grad is None:
+                weight.grad = gap.mul_(self.rho)
+            else:
+                weight.grad.add_(gap, alpha=self.rho)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Update Z and U where it is time."""
+        if epoch % self.plan.update_every == 0:
+            self.update(epoch)
+
+    @torch.no_grad()
+    def update(self, epoch: int = 0) -> None:
+        """``Z`` by projection of ``W + U``, then ``U += W - Z``, then the penalty's growth."""
+        distance = {}
+        for i, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True)):
+            self.z[i] = self.constraint.project(weight + self.u[i], layer.groups)
+            gap = weight - self.z[i]
+            self.u[i] += gap
+            distance[layer.name] = float(gap.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
+        self.records.append(AdmmRecord(epoch=epoch, rho=self.rho, distance=distance))
+        grown = min(self.rho * self.plan.rho_growth, self.plan.rho_most)
+        # U is the dual divided by rho: with another rho the same dual is another U (Boyd et al., section 3.4.1).
+        for u in self.u:
+            u *= self.rho / grown
+        self.rho = grown
+        if self._progress is not None:
+            self._progress(self.records[-1])
+
+
+def prune_admm(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    constraint: ConstraintSet,
+    images: Tensor,
+    labels: Tensor,
+    plan: TrainingPlan,
+    *,
+    admm: AdmmPlan,
+    retrain: TrainingPlan,
+    progress: Callable[[EpochRecord], None] | None = None,
+    on_update: Callable[[AdmmRecord], None] | None = None,
+) -> list[AdmmRecord]:
+    """Train with ADMM's penalty, then project and retrain with the zeros held.
+
+    Parameters
+    ----------
+    module, layers, constraint, images, labels, progress
+        As for :func:`~bitline.pruning.finetune.prune_one_shot`.
+    plan : TrainingPlan
+        Of the training with the penalty.
+    admm : AdmmPlan
+    retrain : TrainingPlan
+        Of the masked retraining after the projection.
+    on_update : callable, optional
+        Called after every update of Z and U.
+
+    Returns
+    -------
+    list of AdmmRecord
+        How W and Z came together.
+
+    Raises
+    ------
+    RangeError
+        Weights that are not finite, or a largest penalty below the first.
+    DataError, BitlineError
+        As :func:`~bitline.pruning.finetune.train`.
+    """
+    solver = Admm(layers, constraint, admm, on_update)
+    train(module, images, labels, plan, penalty=solver, progress=progress)
+    prune_one_shot(module, layers, constraint, images, labels, retrain, progress=progress)
+    return solver.records
