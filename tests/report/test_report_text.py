@@ -170,6 +170,7 @@ def test_csv_reads_back() -> None:
     report = example_report(4)
     report["layers"][1] |= {"name": 'odd, "name"', "max_column_sum": None, "groups": 3}
     report["layers"][2]["adc_bits"] |= {"paper": None}
+    report["layers"][3]["lossless"] = False
     full = validate_report(report)
     rows = list(csv.DictReader(io.StringIO(layers_csv(full))))
     assert [row["name"] for row in rows] == [layer["name"] for layer in full["layers"]]
@@ -182,6 +183,7 @@ def test_csv_reads_back() -> None:
         ]
         assert int(row["adc_bits_configured"]) == bits["configured"]
         assert row["lossless"] == str(layer["lossless"]).lower()
+    assert [row["lossless"] for row in rows] == ["true", "true", "true", "false"]
     assert rows[1]["max_column_sum"] == ""
     assert (rows[2]["adc_bits_paper"], rows[2]["paper_lossless"]) == ("", "")
     assert rows[0]["paper_lossless"] in ("true", "false")

@@ -33,6 +33,7 @@ def write_result(path: Path, fail: BaseException | None = None) -> None:
     with OutputFolder(path) as folder:
         folder.write("layers.csv", "a,b\n")
         folder.write("figures/new.png", b"png")
+        folder.write("extra/more.txt", b"more")
         if fail is not None:
             raise fail
         folder.write("report.json", NEW)
@@ -58,7 +59,14 @@ def test_new_folder_appears_with_all_files_and_usual_permissions(tmp_path: Path)
     finally:
         os.umask(before)
     out = tmp_path / "a" / "b" / "out"
-    assert tree(out) == {"figures": None, "figures/new.png": b"png", "layers.csv": b"a,b\n", "report.json": NEW}
+    assert tree(out) == {
+        "extra": None,
+        "extra/more.txt": b"more",
+        "figures": None,
+        "figures/new.png": b"png",
+        "layers.csv": b"a,b\n",
+        "report.json": NEW,
+    }
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
     assert out.stat().st_mode & 0o777 == 0o755
     assert (out / "report.json").stat().st_mode & 0o777 == 0o644
@@ -84,6 +92,8 @@ def test_failure_in_the_block_leaves_no_trace(tmp_path: Path, earlier: Path, fai
 def test_earlier_result_is_replaced_and_files_of_others_stay(earlier: Path) -> None:
     write_result(earlier)
     assert tree(earlier) == {
+        "extra": None,
+        "extra/more.txt": b"more",
         "figures": None,
         "figures/mine.png": b"mine",  # in no report's list
         "figures/new.png": b"png",

@@ -201,9 +201,7 @@ class OutputFolder:
                 home = self.path.parent
                 self._make_parents(home)
             self._staging = Path(tempfile.mkdtemp(prefix=".bitline-", suffix=".tmp", dir=home))
-            new = self._staging / "new"
-            new.mkdir()
-            new.chmod(0o777 & ~_umask())
+            (self._staging / "new").mkdir()
         except OSError as error:
             self._discard()
             if isinstance(error, OutputError):
