@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitline.chip import LayerActivity, estimate, peak
+from bitline.chip.mapping import map_layers
 from bitline.chip.pipeline import schedule
 from bitline.chip.timeline import timeline
+from bitline.chip.timing import clock_of, matrix_timing
 from bitline.errors import RangeError, ShapeError
 from bitline.hardware import load_hardware
 from bitline.layers import LayerKind, MatrixLayer, OperationKind
@@ -223,6 +225,12 @@ def test_hand_calculation_of_the_documentation():
     layer = next(layer for layer in report.layers if layer.name == "layer2.0.conv1")
     # 64 x 3 x 3 = 576 rows: 5 row tiles; 128 outputs x 8 slices = 1024 columns: 8 groups; 40 crossbars, 5 IMAs
     assert (layer.row_tiles, layer.column_groups, layer.crossbars, layer.imas) == (5, 8, 40, 5)
+    assert (layer.rows, report.totals.cycle_ns) == (576, 100)
+    mapping = map_layers(NETWORKS["resnet18"], ISAAC)[5]
+    assert mapping.name == "layer2.0.conv1"
+    timing = matrix_timing(mapping, ISAAC, clock_of(ISAAC, 8))
+    assert (timing.compute, timing.edram, timing.bus, timing.router) == (16, 1, 1, 2)
+    assert layer.interval_set_by == "compute"
     # 16 input cycles of 100 ns; 28 x 28 positions: 12544 cycles, 1.2544 ms an image
     assert layer.interval_cycles == 16
     assert layer.busy_cycles == 12544

@@ -19,7 +19,8 @@ HW = load_hardware("tinyadc")
     [
         ("resnet18", (3, 224, 224), chip_networks.resnet18()),
         ("resnet50", (3, 224, 224), chip_networks.resnet50()),
-        pytest.param("vgg16", (3, 224, 224), chip_networks.vgg16(), marks=pytest.mark.slow),  # 138 million weights
+        ("resnet18_cifar", (3, 32, 32), chip_networks.resnet18(32, 10)),
+        ("vgg16_cifar", (3, 32, 32), chip_networks.vgg16(32, 10)),
     ],
 )
 def test_traced_and_hand_written_networks_cost_the_same(name, shape, by_hand):
