@@ -7,6 +7,7 @@ Exit status: 0 done, 2 bad input (one line on standard error), 3 a verification 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -249,6 +250,12 @@ def _progress() -> Progress:
     return progress_on(sys.stderr)
 
 
+def _discard_output() -> None:
+    """Let the interpreter flush what is left to nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # no file descriptor where a test replaced standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # --- entry -------------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +284,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bitline: out of memory; fewer images at once or a smaller network are needed", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output left, as `head` does; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:  # files and folders have errors of their own; this is standard output, or the machine
+        _discard_output()
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"bitline: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
     except SystemExit as stop:  # argparse
         return int(stop.code or 0)
     return 0

@@ -61,7 +61,7 @@ def simulate(
     crop: int | None = None,
     calibrator: str = "auto",
     calibration_images: int = 128,
-    histogram_images: int = 64,
+    histogram_images: int = 32,
     trace_folder: str | Path | None = None,
     trace_vectors: int = 256,
     out: str | Path | None = None,
@@ -162,7 +162,7 @@ def simulate(
         progress.finish()
 
     # price and report
-    report = _report(prepared, network, result, source, command)
+    report = _report(prepared, network, result, source, min(histogram_images, count), command)
     priced = _price(graph, network, result.images)
     report |= _price_sections(priced)
     report["timing"]["seconds"] = time.perf_counter() - started
@@ -443,7 +443,12 @@ def _against_baseline(report: dict[str, Any], images: int, engine: str, progress
 
 
 def _report(
-    prepared: Prepared, network: CrossbarNetwork, result: Evaluation, calibration_source: str, command: str
+    prepared: Prepared,
+    network: CrossbarNetwork,
+    result: Evaluation,
+    calibration_source: str,
+    histogram_images: int,
+    command: str,
 ) -> dict[str, Any]:
     certificate, hardware = network.certificate, network.hw
     assert certificate is not None
@@ -457,7 +462,14 @@ def _report(
                 bits = proof.adc.per_slice[j]
                 full = (1 << bits) - 1 if hardware.readout == "digital" else (1 << (bits - 1)) - 1
                 histograms.append(
-                    histogram_record(layer.name, counters.histogram[j], adc_bits=bits, full_scale=full, slice_index=j)
+                    histogram_record(
+                        layer.name,
+                        counters.histogram[j],
+                        adc_bits=bits,
+                        full_scale=full,
+                        slice_index=j,
+                        images=histogram_images,
+                    )
                 )
     rates = [proof.cp_rate for proof in certificate.layers[1:] or certificate.layers if proof.cp_rate is not None]
     dataset, conversions = prepared.dataset, sum(record["conversions"] for record in records)
