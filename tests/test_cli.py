@@ -280,10 +280,10 @@ def _start(*argv: str, **kwargs: object) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = _start("simulate", "--out", str(tmp_path / "out"))
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    with _start("simulate", "--out", str(tmp_path / "out")) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1] == "bitline: interrupted"
@@ -303,9 +303,9 @@ def test_full_standard_output_and_a_reader_that_left() -> None:
             )
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
-    process = _start("hw", "show", "isaac")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait(timeout=60) == 0
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
+    with _start("hw", "show", "isaac") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 0
