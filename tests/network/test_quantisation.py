@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as npst
 
 import bitline
 from bitline.layers import Window
+from bitline.network import quantisation
 from bitline.network.integer import IntegerMatrices
 from bitline.network.patches import blocks, gather_patches, pad_images, patches
 from bitline.network.quantisation import code_dtype, dequantise_product, quantise, quantise_weights
@@ -46,6 +47,16 @@ def test_weight_codes_are_symmetric_and_as_near_as_codes_can_be(bits, weight):
     assert (np.abs(codes).max(axis=0)[normal] == high).all()
     error = np.abs(codes * scale - weight)[:, normal] / scale[normal]
     assert (error <= 0.5 + 1e-9).all()
+
+
+def test_weight_codes_do_not_depend_on_how_many_outputs_are_done_at_once(monkeypatch):
+    weight = np.random.default_rng(0).normal(size=(2, 5, 7))
+    codes, scale = quantise_weights(weight, 5)
+    for size in (1, 30):
+        monkeypatch.setattr(quantisation, "_BLOCK_WEIGHTS", size)
+        again = quantise_weights(weight, 5)
+        np.testing.assert_array_equal(again[0], codes)
+        np.testing.assert_array_equal(again[1], scale)
 
 
 def test_smallest_weights_do_not_divide_by_zero():

@@ -2,7 +2,7 @@
 
 A calibrator is a pure function of a sample. ``auto`` takes, layer by layer, the one whose scale gives the smallest
 measured error of the layer's *output*: quantised inputs times quantised weights against float inputs times float
-weights, over sampled input vectors.
+weights, over sampled input vectors (and sampled outputs where a layer has more than four million weights).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = ["CALIBRATORS", "Calibration", "Sample", "calibrate", "check_calibrato
 _MAX_VALUES = 1 << 18
 _MAX_VECTORS = 512
 _MAX_VECTOR_BYTES = 8 << 20
+_MAX_WEIGHTS = 1 << 22
 _SEARCH_VALUES = 1 << 15
 _SEARCH_STEPS = 48
 _SCALE_BITS = 12
@@ -228,6 +229,9 @@ def _output_errors(
     scales: dict[str, float],
 ) -> Iterator[float]:
     x = np.concatenate(sample.vectors)
+    # of a very large layer some outputs are enough
+    chosen = spread(weight.shape[2], max(8, _MAX_WEIGHTS // (weight.shape[0] * weight.shape[1])))
+    weight, codes, weight_scale = weight[:, :, chosen], codes[:, :, chosen], weight_scale[:, chosen]
     low, high = hw.input_range(signed)
     wanted = _grouped(x.astype(np.float64), weight)
     power = float(np.square(wanted).sum())

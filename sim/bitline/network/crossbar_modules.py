@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,6 @@ class MatrixRunner:
         self.layer, self.hw = layer, hw
         self.engine = NetworkEngine.BITSERIAL
         self.crossbars = Crossbars(layer.codes, hw, signed_inputs=layer.signed_inputs, adc=adc)
-        low, high = hw.input_range(layer.signed_inputs)
-        self._exact = IntegerMatrices(layer.codes, max(-low, high))
         self.weight_scale = layer.weight_scale.reshape(-1)
         self.bias = None if layer.bias is None else layer.bias.reshape(-1)
         self.counters = LayerCounters(layer.name)
@@ -98,6 +97,11 @@ class MatrixRunner:
         """Hold the same codes in other crossbars."""
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
+
+    @cached_property
+    def _exact(self) -> IntegerMatrices:
+        low, high = self.hw.input_range(self.layer.signed_inputs)
+        return IntegerMatrices(self.layer.codes, max(-low, high))
 
     @property
     def trace(self) -> LayerTrace | None:

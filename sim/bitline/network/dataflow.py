@@ -131,7 +131,7 @@ def operations(module: nn.Module, input_shape: tuple[int, ...]) -> list[Operatio
     ConversionError
         The network cannot be traced, or does not run on an image of that shape.
     """
-    return _Flow(place(trace(module)), tuple(input_shape)).build()
+    return _Flow(place(trace(module), values=False), tuple(input_shape)).build()
 
 
 class _Flow:

@@ -12,7 +12,7 @@ __all__ = ["as_float64", "fold_batch_norm"]
 
 def as_float64(tensor: torch.Tensor) -> NDArray[np.float64]:
     """A tensor's values as a float64 array of its own."""
-    return tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
+    return np.asarray(tensor.detach().to(device="cpu", dtype=torch.float64, copy=True).numpy())
 
 
 def fold_batch_norm(

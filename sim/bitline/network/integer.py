@@ -27,7 +27,7 @@ class IntegerMatrices:
     """
 
     def __init__(self, w: NDArray[np.integer[Any]], max_input: int) -> None:
-        bound = max_input * int(np.abs(w.astype(np.int64)).sum(axis=1).max(initial=0))
+        bound = max_input * int(np.abs(w).sum(axis=1, dtype=np.int64).max(initial=0))
         if bound < 1 << 24:
             self._w: NDArray[Any] = w.astype(np.float32)
         elif bound < 1 << 53:

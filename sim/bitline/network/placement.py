@@ -99,13 +99,15 @@ class _Unplaceable(Exception):
     """Why a node stays in torch."""
 
 
-def place(graph_module: fx.GraphModule) -> Placement:
+def place(graph_module: fx.GraphModule, *, values: bool = True) -> Placement:
     """Find the matrix layers of a traced network, fold batch norm into them and list what stays in torch.
 
     Parameters
     ----------
     graph_module : GraphModule
         From :func:`bitline.network.graph.trace`; not changed.
+    values : bool
+        False where shapes are all that is wanted: weights and biases are zeros that take no memory.
 
     Raises
     ------
@@ -130,10 +132,10 @@ def place(graph_module: fx.GraphModule) -> Placement:
     for layer in found.values():
         norms = _foldable(graph_module, layer)
         folded.update(norm for norm in norms if norm is not None)
-        matrices.append(_matrix(graph_module, layer, norms, non_negative))
+        matrices.append(_matrix(graph_module, layer, norms, non_negative, values))
     for node in graph_module.graph.nodes:
         if node not in folded:
-            _keep_module(graph_module, node, found, kept)
+            _keep_module(graph_module, node, found, kept, values)
     order = {node: i for i, node in enumerate(graph_module.graph.nodes)}
     matrices.sort(key=lambda matrix: order[matrix.sites[0].node])
     return Placement(graph_module, tuple(matrices), tuple(kept.values()))
@@ -293,22 +295,38 @@ def _check_finite(layer: str, what: str, values: NDArray[np.float64] | None) -> 
         raise CheckpointError(f"layer {layer}: {what} has {count} NaN or infinite values, expected finite numbers")
 
 
-def _matrix(
-    graph_module: fx.GraphModule, layer: _Found, norms: list[fx.Node | None], non_negative: set[fx.Node]
-) -> FloatMatrix:
+def _float_weights(
+    graph_module: fx.GraphModule, layer: _Found, norm: fx.Node | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Weights (outputs, ...) and bias (outputs,) with the batch norm folded in, checked to be finite."""
     weight = as_float64(layer.weight)
     bias = None if layer.bias is None else as_float64(layer.bias)
     _check_finite(layer.name, "weight", weight)
     _check_finite(layer.name, "bias", bias)
-    if weight.size == 0:
-        raise ConversionError(f"layer {layer.name}: has no weights (shape {tuple(weight.shape)})")
-    if norms[0] is not None:
-        weight, bias = fold_batch_norm(weight, bias, _batch_norm(graph_module, norms[0]))
-        _check_finite(layer.name, f"weight with batch norm {norms[0].target} folded in", weight)
-        _check_finite(layer.name, f"bias with batch norm {norms[0].target} folded in", bias)
-    outputs = weight.shape[0]
-    # (outputs, channels, kernel row, kernel column) -> (groups, rows, columns)
-    matrices = weight.reshape(layer.groups, outputs // layer.groups, -1).transpose(0, 2, 1)
+    if norm is not None:
+        weight, bias = fold_batch_norm(weight, bias, _batch_norm(graph_module, norm))
+        _check_finite(layer.name, f"weight with batch norm {norm.target} folded in", weight)
+        _check_finite(layer.name, f"bias with batch norm {norm.target} folded in", bias)
+    return weight, bias
+
+
+def _matrix(
+    graph_module: fx.GraphModule,
+    layer: _Found,
+    norms: list[fx.Node | None],
+    non_negative: set[fx.Node],
+    values: bool,
+) -> FloatMatrix:
+    shape = tuple(layer.weight.shape)
+    if 0 in shape:
+        raise ConversionError(f"layer {layer.name}: has no weights (shape {shape})")
+    bias: NDArray[np.float64] | None
+    if values:
+        weight, bias = _float_weights(graph_module, layer, norms[0])
+    else:
+        zero = np.zeros((), np.float64)
+        has_bias = layer.bias is not None or norms[0] is not None
+        weight, bias = np.broadcast_to(zero, shape), np.broadcast_to(zero, shape[:1]) if has_bias else None
     sites = []
     for number, (node, norm) in enumerate(zip(layer.nodes, norms, strict=True), start=1):
         name = layer.name if number == 1 else f"{layer.name}#{number}"
@@ -317,7 +335,8 @@ def _matrix(
     return FloatMatrix(
         name=layer.name,
         kind=layer.kind,
-        weight=np.ascontiguousarray(matrices),
+        # (outputs, channels, kernel row, kernel column) -> (groups, rows, columns), a view
+        weight=weight.reshape(layer.groups, shape[0] // layer.groups, -1).transpose(0, 2, 1),
         bias=None if bias is None else bias.reshape(layer.groups, -1),
         window=layer.window,
         padding_mode=layer.padding_mode,
@@ -352,7 +371,9 @@ def _reason(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> s
     return "no crossbar mapping for this module"
 
 
-def _keep_module(graph_module: fx.GraphModule, node: fx.Node, found: dict[str, _Found], kept: dict[str, Kept]) -> None:
+def _keep_module(
+    graph_module: fx.GraphModule, node: fx.Node, found: dict[str, _Found], kept: dict[str, Kept], check: bool
+) -> None:
     """List a called module that has weights and was neither placed nor folded; check that they are finite."""
     if node.op != "call_module" or str(node.target) in found:
         return
@@ -362,6 +383,6 @@ def _keep_module(graph_module: fx.GraphModule, node: fx.Node, found: dict[str, _
     if not tensors and not isinstance(module, (_BatchNorm,)):
         return
     for what, values in tensors:
-        if values.is_floating_point():
+        if check and values.is_floating_point():
             _check_finite(name, what, as_float64(values))
     kept.setdefault(name, Kept(name, type(module).__name__, _reason(graph_module, node, module)))

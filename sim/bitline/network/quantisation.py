@@ -13,6 +13,9 @@ from bitline.hardware import Hardware
 __all__ = ["code_dtype", "dequantise_product", "quantise", "quantise_weights"]
 
 
+_BLOCK_WEIGHTS = 1 << 20
+
+
 def quantise_weights(weight: NDArray[np.float64], bits: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Quantise weights to signed symmetric codes, one scale per output.
 
@@ -34,10 +37,18 @@ def quantise_weights(weight: NDArray[np.float64], bits: int) -> tuple[NDArray[np
         Real weight per unit of code, positive.
     """
     high = (1 << (bits - 1)) - 1
-    scale = np.abs(weight).max(axis=-2, initial=0.0) / high
-    scale = np.where(scale > 0, scale, 1.0)  # also where max|w| is so small that the division underflows
-    codes = np.rint(weight / scale[..., None, :])
-    return np.clip(codes, -high, high).astype(np.int32), scale
+    codes = np.empty(weight.shape, np.int32)
+    scale = np.empty((*weight.shape[:-2], weight.shape[-1]), np.float64)
+    step = max(1, _BLOCK_WEIGHTS * weight.shape[-1] // max(1, weight.size))
+    for start in range(0, weight.shape[-1], step):  # some outputs at once: a layer may have 10^8 weights
+        block = weight[..., start : start + step]
+        unit = np.abs(block).max(axis=-2, initial=0.0) / high
+        unit = np.where(unit > 0, unit, 1.0)  # also where max|w| is so small that the division underflows
+        real = block / unit[..., None, :]
+        np.rint(real, out=real)
+        codes[..., start : start + step] = np.clip(real, -high, high, out=real)
+        scale[..., start : start + step] = unit
+    return codes, scale
 
 
 def code_dtype(hw: Hardware, signed: bool) -> np.dtype[np.generic]:
