@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -79,6 +80,35 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
     for key, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[key]), key
     assert not torch.equal(first[0].weight, other[0].weight)
+
+
+def test_the_networks_own_draws_start_from_the_seed() -> None:
+    seeds: list[int] = []
+    train(_net(), *_images(), PLAN, progress=lambda record: seeds.append(torch.initial_seed()))
+    assert seeds == [PLAN.seed] * 3
+
+
+def test_the_loss_by_hand() -> None:
+    # Outputs are 1.5 and -0.5 for each of three images of class 0 and one of class 1: p = 1 / (1 + e^-2), q = 1 - p.
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        net[1].weight.zero_()
+        net[1].bias.copy_(torch.tensor([1.5, -0.5]))
+    plan = TrainingPlan(epochs=1, learning_rate=1e-12, batch_size=2, label_smoothing=0.2)
+    (record,) = train(net, torch.zeros(4, 1, 1, 2), torch.tensor([0, 0, 1, 0]), plan)
+    p = 1 / (1 + math.exp(-2))
+    right, wrong = (-(0.9 * math.log(a) + 0.1 * math.log(1 - a)) for a in (p, 1 - p))
+    assert record.loss == pytest.approx((3 * right + wrong) / 4, rel=1e-5)
+    assert record.accuracy == 0.75
+
+
+def test_a_last_single_image_waits_for_another_epoch() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.BatchNorm1d(2))  # refuses a batch of one
+    images, labels = _images(17)
+    assert len(train(net, images, labels, PLAN)) == 3
+    assert int(net[2].num_batches_tracked) == 3
+    train(net, images[:16], labels[:16], PLAN.model_copy(update={"batch_size": 6}))
+    assert int(net[2].num_batches_tracked) == 3 + 3 * 3  # 6, 6 and 4 images
 
 
 def test_zeros_stay_exactly_zero_and_the_rest_learns() -> None:

@@ -112,6 +112,13 @@ def test_block_column_row_is_nearest(matrix: np.ndarray, sizes: tuple[tuple[int,
     np.testing.assert_array_equal(project_bcr(projected, block, kept), projected)
 
 
+def test_block_column_row_by_hand() -> None:
+    # 9 > 4 + 4: the row with the single 3 stays; and one row and one column of the second block hold its 16.
+    matrix = np.array([[3.0, 0, 1, -4], [2, 2, 3, 3]])
+    np.testing.assert_array_equal(project_bcr(matrix, (2, 2), (1, 2)), [[3, 0, 0, 0], [0, 0, 3, 3]])
+    np.testing.assert_array_equal(project_bcr(matrix, (2, 2), (1, 1)), [[3, 0, 0, -4], [0, 0, 0, 0]])
+
+
 @given(matrices(5), st.integers(1, 3), st.integers(1, 3), st.floats(1, 5), st.data())
 def test_packed_cp_with_filters_is_nearest(
     matrix: np.ndarray, tile: int, limit: int, filter_rate: float, data: st.DataObject

@@ -1,1 +1,1 @@
-"""Constraint sets and projections."""
+"""Constraint sets with exact projections, training that keeps them, ADMM, recipes."""
