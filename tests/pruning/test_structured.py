@@ -173,6 +173,13 @@ def test_combined_by_hand() -> None:
     assert constraint.violation(projected) == 0
 
 
+def test_filters_are_chosen_by_what_cp_leaves() -> None:
+    # The first column has 9 + 9 before CP but 9 after it; the second keeps its 16.
+    weight = torch.tensor([[3.0, 3.0], [4.0, 0.0]])
+    constraint = combined(weight, shape_rate=1, cp_rate=2, filter_rate=2, rows=2, multiple=1)
+    assert constraint.project(weight).tolist() == [[0, 0], [4, 0]]
+
+
 SETS: list[ConstraintSet] = [
     Filter(2, multiple=2),
     FilterShape(2, rows=4),
