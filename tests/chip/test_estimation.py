@@ -187,6 +187,40 @@ def test_resolutions_by_slice_are_a_mix_of_adcs():
     assert mixed.power_w["adc"] == pytest.approx((high.power_w["adc"] + low.power_w["adc"]) / 2)
 
 
+def test_resolutions_by_layer_name():
+    operations = NETWORKS["resnet18_cifar"]
+    names = [op.name for op in operations if op.kind is OperationKind.MATRIX]
+    by_name = {name: np.int64(3 + i % 6) for i, name in enumerate(names)}
+    ordered = estimate(operations, TINYADC, adc_bits=[int(b) for b in by_name.values()])
+    assert estimate(operations, TINYADC, adc_bits=by_name).to_json() == ordered.to_json()
+    assert (
+        estimate(operations, TINYADC, adc_bits=np.int64(4)).to_json()
+        == estimate(operations, TINYADC, adc_bits=4).to_json()
+    )
+    del by_name["fc"]
+    with pytest.raises(ShapeError, match="no resolution for fc"):
+        estimate(operations, TINYADC, adc_bits=by_name)
+
+
+def test_a_layer_called_twice_is_laid_out_twice_and_its_activity_shared():
+    graph = chip_networks.Graph(128, 8, 8)
+    x = graph.conv("conv", "input", 128, kernel=1)
+    once = estimate(graph.operations, EIGHT, replication="smallest")
+    graph.conv("conv#2", x, 128, kernel=1)
+    activity = {"conv": LayerActivity(images=1, conversions=1000)}
+    twice = estimate(
+        graph.operations,
+        EIGHT,
+        replication="smallest",
+        adc_bits={"conv": 7},
+        weights=[_ones("conv", 128, 128)],
+        activity=activity,
+    )
+    assert twice.totals.crossbars == 2 * once.totals.crossbars
+    # 1000 conversions of 2 mW x 0.851 (7 bits, Kull) at 1.28 GS/s, for both calls together
+    assert twice.energy_uj["adc"] == pytest.approx(1000 * 2 * 0.8508 / 1.28 * 1e-6, rel=1e-3)
+
+
 def test_buffers_can_ask_for_more_tiles():
     chip = EIGHT.chip.model_dump()
     chip["timing"]["edram_kbytes"] = {"value": 1, "source": "a test"}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bitline.chip.adc_laws import MAX_BITS, adc_scale
 from bitline.chip.mapping import chip_of
 from bitline.chip.timing import clock_of
@@ -43,13 +45,14 @@ def check_adc_bits(bits: int | Sequence[int], where: str = "adc_bits") -> AdcBit
     RangeError
         Not an integer, or outside 1..16.
     """
-    values = (bits,) if isinstance(bits, int) else tuple(bits)
+    values = (bits,) if isinstance(bits, int | np.integer) else tuple(bits)
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_BITS:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_BITS:
             raise RangeError(f"{where} must be integers in 1..{MAX_BITS}, got {value!r}")
     if not values:
         raise RangeError(f"{where} must not be empty")
-    return values[0] if isinstance(bits, int) else values
+    plain = tuple(int(value) for value in values)
+    return plain[0] if isinstance(bits, int | np.integer) else plain
 
 
 def law_of(hw: Hardware, law: AdcLaw | str | None) -> AdcLaw:
@@ -73,7 +76,8 @@ def design_bits(hw: Hardware, adc_bits: int | None = None) -> tuple[int, str]:
     A policy needs weights; without them the resolution the ADC's figures are printed for stands in, and says so.
     """
     if adc_bits is not None:
-        return int(check_adc_bits(adc_bits)), "given"  # type: ignore[arg-type]
+        check_adc_bits(adc_bits)
+        return int(adc_bits), "given"
     if isinstance(hw.adc_bits, AdcPolicy):
         return chip_of(hw).adc.bits, f"printed resolution (policy {hw.adc_bits.value} needs weights)"
     return hw.adc_bits, "hardware description"

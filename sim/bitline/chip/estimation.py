@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from bitline.chip.adc_laws import adc_rate_scale
 from bitline.chip.cost import (
@@ -76,8 +79,8 @@ def _bits_by_layer(
     hw: Hardware,
     adc_bits: int | Sequence[int | Sequence[int]] | Mapping[str, int | Sequence[int]] | None,
 ) -> tuple[list[AdcBits], str]:
-    if adc_bits is None or isinstance(adc_bits, int):
-        bits, origin = design_bits(hw, adc_bits)
+    if adc_bits is None or isinstance(adc_bits, int | np.integer):
+        bits, origin = design_bits(hw, None if adc_bits is None else int(adc_bits))
         return [bits] * len(mappings), origin
     if isinstance(adc_bits, Mapping):
         missing = [m.name for m in mappings if layer_name(m.name) not in adc_bits]
@@ -337,6 +340,9 @@ def _report(
     for use in buffers:
         held[use.reader] = held.get(use.reader, 0) + use.bytes
 
+    calls = Counter(layer_name(mapping.name) for mapping in mappings)
+    # what a layer did is for all its calls together
+    shared = {name: replace(done, images=done.images * calls[name]) for name, done in activity.items()}
     energy: dict[str, float] = {}
     layers = []
     for i, mapping in enumerate(mappings):
@@ -351,7 +357,7 @@ def _report(
             timing,
             clock,
             hw,
-            activity.get(mapping.name),
+            shared.get(layer_name(mapping.name)),
         )
         for name, value in parts.items():
             energy[name] = energy.get(name, 0.0) + value * 1e-6
