@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitline.chip import adc_points, peak
 from bitline.chip.adc_laws import (
     adc_rate_scale,
     adc_scale,
@@ -19,6 +20,7 @@ from bitline.chip.adc_laws import (
 )
 from bitline.chip_description import AdcLaw, RateLaw
 from bitline.errors import RangeError
+from bitline.hardware import load_hardware
 
 # Ratios to 8 bits, power / area, of Kull et al. (ISSCC 2013) scaled as ISAAC and TinyADC scale its blocks, of
 # Accelergy's regression, and of PUMA's constants; three printed digits.
@@ -78,3 +80,16 @@ def test_conversion_rate():
     assert adc_rate_scale(RateLaw.PER_BIT, 7) == pytest.approx(8 / 7)
     with pytest.raises(RangeError):
         adc_rate_scale(RateLaw.PER_BIT, 17)
+
+
+def test_points_of_the_adc_figure():
+    points = adc_points(load_hardware("isaac"), bits=range(2, 9))
+    by_law = {law: [p for p in points if p["law"] == law] for law in AdcLaw}
+    assert [p["adc_bits"] for p in by_law[AdcLaw.SURVEY]] == [4, 5, 6, 7, 8]  # it refuses 2 and 3
+    assert [len(by_law[law]) for law in AdcLaw] == [7, 7, 5, 7, 7]
+    # the 6-bit Kull point is Table III's first assumption
+    (six,) = [p for p in by_law[AdcLaw.KULL] if p["adc_bits"] == 6]
+    assert six["gops_per_w"] == pytest.approx(728.3, rel=5e-4)
+    assert {round(p[-1]["gops_per_w"], 6) for p in by_law.values()} == {
+        round(peak(load_hardware("isaac")).gops_per_w, 6)
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitline.chip.cost import Peak, peak
+from bitline.chip.cost import Peak, adc_points, peak
 from bitline.chip.estimation import LayerActivity, estimate
 from bitline.chip.mapping import WeightFacts, weight_facts
 from bitline.chip.replication import Replication
@@ -15,6 +15,7 @@ __all__ = [
     "Peak",
     "Replication",
     "WeightFacts",
+    "adc_points",
     "estimate",
     "peak",
     "weight_facts",

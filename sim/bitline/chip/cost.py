@@ -5,7 +5,7 @@ Every roll-up is a plain sum of the component table, so the parts add up to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "Level",
     "Peak",
     "PriceTable",
+    "adc_points",
     "check_adc_bits",
     "design_bits",
     "law_of",
@@ -296,3 +297,41 @@ def peak(hw: Hardware, *, adc_bits: int | None = None, law: AdcLaw | str | None 
         crossbars=crossbars,
         tops=crossbars * ops_per_s / 1e12,
     )
+
+
+def adc_points(
+    hw: Hardware, *, bits: Iterable[int] = range(1, 13), laws: Iterable[AdcLaw | str] | None = None
+) -> list[dict[str, object]]:
+    """Peak efficiency against ADC resolution under several laws: the points of a figure.
+
+    Parameters
+    ----------
+    hw : Hardware
+        With its physical half.
+    bits : iterable of int
+        Resolutions; those outside a law's domain are left out for that law.
+    laws : iterable of AdcLaw or str, optional
+        By default all of them.
+
+    Returns
+    -------
+    list of dict
+        ``adc_bits``, ``gops_per_w``, ``gops_per_s_mm2`` and ``law`` of each point.
+    """
+    points: list[dict[str, object]] = []
+    resolutions = list(bits)
+    for law in laws if laws is not None else AdcLaw:
+        for resolution in resolutions:
+            try:
+                at = peak(hw, adc_bits=resolution, law=law)
+            except RangeError:
+                continue
+            points.append(
+                {
+                    "adc_bits": resolution,
+                    "gops_per_w": at.gops_per_w,
+                    "gops_per_s_mm2": at.gops_per_s_mm2,
+                    "law": at.table.law.value,
+                }
+            )
+    return points
