@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from bitline import load_hardware
@@ -29,7 +29,9 @@ def examples(count: int) -> settings:
     """This many examples under the default profile, a tenth without a compiler; other profiles keep their own."""
     if os.environ.get("HYPOTHESIS_PROFILE", "default") != "default":
         return settings()
-    return settings(max_examples=max(6, count // 10) if SMALL else count)
+    # tests/mutation only asks whether a test fails, not for its smallest example, which can take minutes to find
+    phases = (Phase.explicit, Phase.generate) if os.environ.get("BITLINE_SHRINK") == "0" else tuple(Phase)
+    return settings(max_examples=max(6, count // 10) if SMALL else count, phases=phases)
 
 
 @dataclass(frozen=True)

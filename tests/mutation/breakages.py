@@ -268,6 +268,7 @@ def _environment(folder: Path, compiled: bool) -> dict[str, str]:
         "NUMBA_DISABLE_JIT": "0" if compiled else "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HYPOTHESIS_PROFILE": "default",
+        "BITLINE_SHRINK": "0",
     }
 
 
