@@ -92,6 +92,9 @@ def test_product_is_rescaled_in_float64_and_rounded_once():
     expected = [3 * (0.1 * 0.3) + 0.7, (2**40 + 1) * (0.1 * 1.0) + -1.0]  # Python's floats are float64
     assert out.dtype == np.float32
     assert out.tolist() == [[float(np.float32(v)) for v in expected]]
+    # 0.1 as a float32 would leave 1.49
+    cancelled = dequantise_product(np.array([[10**9]]), 0.1, np.array([1.0]), np.array([-1e8]))
+    assert abs(cancelled.item()) < 1e-7
     assert dequantise_product(y, 2.0, np.array([1.0, 1.0]), None)[0, 0] == 6.0
 
 
