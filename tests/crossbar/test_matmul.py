@@ -406,6 +406,26 @@ def test_no_input_vectors(encoding: str, readout: str, engine: str) -> None:
     assert (product.conversions, product.saturations) == (0, 0)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0)])
+@pytest.mark.parametrize(("encoding", "readout"), ENCODINGS)
+def test_empty_matrices(encoding: str, readout: str, shape: tuple[int, int]) -> None:
+    """No rows: zeros and no conversions. No columns: no outputs, only a unit column's conversions."""
+    hw = load_hardware("tinyadc", encoding=encoding, readout=readout)
+    w, x = np.zeros(shape, dtype=np.int8), np.ones((2, shape[0]), dtype=np.uint8)
+    expected = twin.matmul(x, w, hw, 8)
+    counts = np.zeros(8, dtype=np.int64)
+    product = Crossbars(w, hw).multiply(x, histogram=counts)
+    assert_is(product, expected.y, expected.conversions, expected.saturations, expected.max_column_sum)
+    assert counts.sum() == product.conversions
+    certified = matmul(x, w, hw, engine="certified")
+    assert_is(certified, expected.y, expected.conversions, expected.saturations, None)
+
+
+def test_no_groups_are_refused() -> None:
+    with pytest.raises(ShapeError):
+        Crossbars(np.zeros((0, 5, 3), dtype=int), load_hardware("tinyadc"))
+
+
 GOOD_X, GOOD_W = np.ones((2, 4), dtype=np.int64), np.ones((4, 3), dtype=np.int64)
 
 

@@ -326,7 +326,11 @@ def _tile_sums(codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool) -> N
     """S_max of every column [shape=(T, P, S, columns)]; groups side by side as columns, they only differ in inputs."""
     cells = encode(codes, hw)
     starts = np.arange(0, codes.shape[0], hw.rows)
-    sums = np.add.reduceat(cells.levels, starts, axis=0, dtype=np.int64) if starts.size else np.zeros((0, 1, 1, 1))
+    sums = (
+        np.add.reduceat(cells.levels, starts, axis=0, dtype=np.int64)
+        if starts.size
+        else np.zeros((0, hw.signs, hw.slices, codes.shape[1]))
+    )
     return np.asarray(sums, np.int64) * max_digit(hw, signed_inputs)
 
 

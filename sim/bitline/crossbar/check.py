@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,11 @@ def _compare(complaints: list[str], what: str, claimed: object, found: object) -
         complaints.append(f"{what}: the certificate says {_short(claimed)}, the weights give {_short(found)}")
 
 
+def _is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value read from a file is an integer; JSON's true is not."""
+    return type(value) is int
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -158,11 +163,11 @@ def _check_layer(complaints: list[str], entry: dict[str, Any], layer: MatrixLaye
     per_slice = bits.get("configured_per_slice")
     unit_bits = bits.get("configured_unit")
     slices = len(_levels(layer.codes[:, :1, :1], hw)[0][1]) if layer.codes.size else hw.slices
-    if not (isinstance(per_slice, list) and len(per_slice) == slices and all(isinstance(b, int) for b in per_slice)):
+    if not (isinstance(per_slice, list) and len(per_slice) == slices and all(_is_integer(b) for b in per_slice)):
         complaints.append(f"{where}: adc_bits.configured_per_slice: expected {slices} integers")
         return
     has_unit = hw.encoding.value != "differential"
-    if isinstance(unit_bits, int) != has_unit:
+    if not (_is_integer(unit_bits) if has_unit else unit_bits is None):
         complaints.append(f"{where}: adc_bits.configured_unit: expected {'an integer' if has_unit else 'null'}")
         return
     digit = _largest_digit(hw, layer.signed_inputs)
@@ -261,7 +266,8 @@ def _check_records(
         complaints.append(f"{where}: columns_worst: expected a list of records")
         return
     keys = [(record.get("tile"), record.get("slice"), record.get("sign")) for record in records]
-    if len(keys) != len(worst) or any(key not in worst for key in keys) or len(set(keys)) != len(keys):
+    plain = all(_is_integer(tile) and (j is None or _is_integer(j)) and isinstance(sign, str) for tile, j, sign in keys)
+    if not plain or len(keys) != len(worst) or any(key not in worst for key in keys) or len(set(keys)) != len(keys):
         complaints.append(f"{where}: columns_worst: not one record for each row tile, slice and sign")
         return
     for key, record in zip(keys, records, strict=True):
@@ -273,10 +279,13 @@ def _check_records(
         _compare(complaints, f"{at}: bits", record.get("bits"), needed)
         _compare(complaints, f"{at}: configured", record.get("configured"), configured)
         _compare(complaints, f"{at}: lossless", record.get("lossless"), needed <= int(configured or 0))
-        if key[1] is not None:
-            sums = sums_at.get((key[0], key[1], str(key[2]), record.get("group")))
-            column = record.get("column")
-            if sums is None or not isinstance(column, int) or not 0 <= column < max(len(sums), 1):
+        group, column = record.get("group"), record.get("column")
+        if key[1] is None:
+            _compare(complaints, f"{at}: group", group, 0)
+            _compare(complaints, f"{at}: column", column, None)
+        else:
+            sums = sums_at.get((key[0], key[1], str(key[2]), group)) if _is_integer(group) else None
+            if sums is None or not _is_integer(column) or not 0 <= column < max(len(sums), 1):
                 complaints.append(f"{at}: no column {column} in group {record.get('group')}")
             elif len(sums):
                 _compare(complaints, f"{at}: sum of column {column}", total, int(sums[column]))
@@ -301,8 +310,10 @@ def _check_witness(
         complaints.append(f"{where}: witness: a refuted layer needs one")
         return
     try:
-        group, tile, code = int(witness["group"]), int(witness["tile"]), int(witness["code"])
-        driven = [int(row) - group * layer.rows for row in witness["rows"]]
+        group, tile, code, rows = (witness[name] for name in ("group", "tile", "code", "rows"))
+        if not all(_is_integer(number) for number in (group, tile, code, *rows)):
+            raise ValueError
+        driven = [row - group * layer.rows for row in rows]
         part = slice(tile * hw.rows, min(layer.rows, (tile + 1) * hw.rows))
         inside = all(part.start <= row < part.stop for row in driven) and 0 <= group < layer.groups
     except (KeyError, TypeError, ValueError):
@@ -316,11 +327,15 @@ def _check_witness(
     digit = max(magnitude // 2 ** (hw.dac_bits * i) % 2**hw.dac_bits for i in range(hw.input_cycles))
     if witness.get("slice") is None:
         total, configured, sign = len(set(driven)) * digit, int(unit_bits or 0), "unit"
+        _compare(complaints, f"{where}: witness: sign", witness.get("sign"), sign)
+        _compare(complaints, f"{where}: witness: column", witness.get("column"), None)
     else:
         sign = str(witness.get("sign"))
         planes = dict(_levels(layer.codes[group], hw))
         column, j = witness.get("column"), witness.get("slice")
-        if sign not in planes or column not in range(layer.columns) or j not in range(len(per_slice)) or j is None:
+        if sign not in planes or not (
+            _is_integer(column) and column in range(layer.columns) and _is_integer(j) and j in range(len(per_slice))
+        ):
             complaints.append(f"{where}: witness: no such column")
             return
         levels = planes[sign][j, :, column]
@@ -330,6 +345,7 @@ def _check_witness(
             levels = 2**hw.cell_bits - 1 - levels
         total, configured = int(levels[sorted(set(driven))].sum()) * digit, per_slice[j]
     _compare(complaints, f"{where}: witness: column_sum", witness.get("column_sum"), total)
+    _compare(complaints, f"{where}: witness: configured", witness.get("configured"), configured)
     if _bits_for(total, sign, hw) <= configured:
         complaints.append(f"{where}: witness: its column sum {total} does not exceed {configured} bits")
 

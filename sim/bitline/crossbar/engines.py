@@ -160,7 +160,7 @@ class Crossbars:
         stack = np.asarray(w)
         if stack.ndim == 2:
             stack = stack[None]
-        if stack.ndim != 3:
+        if stack.ndim != 3 or stack.shape[0] == 0:
             raise ShapeError(f"Argument 'w' must have shape (K, N) or (G, K, N), not {np.shape(w)}")
         groups, rows, columns = stack.shape
         codes = check_weights(stack.reshape(groups * rows, columns), hw).reshape(groups, rows, columns)

@@ -157,7 +157,7 @@ def _count(sums, outputs, slices, analog, histogram):
     """Count the column sums of all columns (absolute differences of pairs, with analog readout) by slice and value."""
     top = histogram.shape[1] - 1
     pairs = slices * outputs
-    for base in range(0, pairs if analog else sums.shape[0], outputs):
+    for base in range(0, pairs if analog else sums.shape[0], max(outputs, 1)):
         counts = histogram[(base // outputs) % slices]
         for n in range(outputs):
             value = abs(sums[base + n] - sums[base + n + pairs]) if analog else sums[base + n]
@@ -230,7 +230,7 @@ def convert_columns(
                             value = -value
                         offsets[m] += value
             # the columns of an analog pair lie half of all apart, and a histogram is cut by slice
-            column_block = columns if analog or bins > 0 else _COLUMN_BLOCK
+            column_block = max(columns, 1) if analog or bins > 0 else _COLUMN_BLOCK
             for first in range(0, columns, column_block):
                 last = min(columns, first + column_block)
                 tile_cells = cells[tile]
