@@ -104,7 +104,7 @@ def test_the_crop_is_the_centre(tmp_path: Path):
     (tmp_path / "a").mkdir()
     Image.fromarray(pixels).save(tmp_path / "a" / "1.png")
     got = _open(tmp_path, resize=6, crop=4).test.pixels(0, 1)[0]
-    # (6 - 4) / 2 = 1 from the top; (9 - 4) / 2 = 2.5, rounded to the even 2, from the left.
+    # (6 - 4) / 2 = 1 from the top; (9 - 4) / 2 = 2.5, rounded down to 2, from the left.
     np.testing.assert_array_equal(got, pixels[1:5, 2:6].transpose(2, 0, 1))
 
 
@@ -308,6 +308,6 @@ def test_the_real_imagenet_folder(shared_data: Path):
         name = list(csv.DictReader(table))[7]["file"]
     with Image.open(folder / "images" / name) as image:
         whole = np.asarray(image.convert("RGB"))
-    top, left = (round((n - 224) / 2) for n in whole.shape[:2])
+    top, left = ((n - 224) // 2 for n in whole.shape[:2])
     want = whole[top : top + 224, left : left + 224].transpose(2, 0, 1)
     np.testing.assert_array_equal(dataset.test.pixels(7, 8)[0], want)

@@ -103,7 +103,7 @@ class FilePixels:
                 width, height = resize * width // short, resize * height // short
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
             # Rounded to even, as torchvision's CenterCrop does.
-            left, top = round((width - crop) / 2), round((height - crop) / 2)
+            left, top = (width - crop) // 2, (height - crop) // 2  # half a pixel is rounded down
             return np.asarray(image.crop((left, top, left + crop, top + crop))).transpose(2, 0, 1)
 
 
