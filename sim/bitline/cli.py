@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitline._version import __version__
@@ -105,13 +106,50 @@ def _parser() -> argparse.ArgumentParser:
     certify.add_argument("--out", metavar="DIR", help="folder for certificate.json")
     certify.set_defaults(run=_certify)
 
-    hw = commands.add_parser("hw", help="the shipped hardware descriptions: list, show, check")
+    throughput = commands.add_parser(
+        "throughput",
+        help="peak figures of designs, and timing, area, power and energy of a network on them",
+        description="Without a network: component table, totals and peak of each design. With CHECKPOINT or --arch: "
+        "map, schedule and price it; no inference is run.",
+    )
+    throughput.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    throughput.add_argument(
+        "--hw",
+        nargs="+",
+        action="extend",
+        metavar="NAME_OR_YAML",
+        help="one or more hardware descriptions; the first is reported, the others stand beside it",
+    )
+    throughput.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture; alone, without weights")
+    throughput.add_argument("--input", metavar="CxHxW", help="shape of one input, such as 3x224x224")
+    throughput.add_argument(
+        "--adc-bits",
+        type=_adc_bits,
+        metavar="N_OR_POLICY",
+        help="ADC resolution instead of the hardware's: 1..16; with CHECKPOINT also equation, paper or weight_aware",
+    )
+    throughput.add_argument("--law", metavar="LAW", help="how the ADC scales: kull, kull_latches_constant, survey, ...")
+    throughput.add_argument(
+        "--replication", default="balanced", metavar="RULE", help="smallest, balanced (default) or fastest"
+    )
+    throughput.add_argument("--tiles", type=_whole, metavar="BUDGET", help="most tiles (as many whole chips as needed)")
+    throughput.add_argument("--images", type=_whole, default=1, metavar="N", help="images the cycles are for (1)")
+    throughput.add_argument("--detail", action="store_true", help="timeline of every replica and input vector")
+    throughput.add_argument("--baseline", metavar="NAME_OR_YAML", help="design to normalise to (each design, unpruned)")
+    throughput.add_argument("--table3", action="store_true", help="TinyADC's Table III under every assumption known")
+    throughput.add_argument("--savings", action="store_true", help="TinyADC's published savings, bracketed")
+    throughput.add_argument("--out", metavar="DIR", help="folder for report, tables, timeline and figures")
+    throughput.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    throughput.set_defaults(run=_throughput)
+
+    hw = commands.add_parser("hw", help="the shipped hardware descriptions: list, show, check, schema")
     actions = hw.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     listing = actions.add_parser("list", help="names and one line each")
     show = actions.add_parser("show", help="print a description")
     check = actions.add_parser("check", help="validate a description and say what it is")
     for action in (show, check):
         action.add_argument("hw", metavar="NAME_OR_YAML")
+    actions.add_parser("schema", help="print the JSON schema of a description, for editors")
     for action in (listing, show, check):
         action.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     hw.set_defaults(run=_hw)
@@ -203,11 +241,68 @@ def _certify(args: argparse.Namespace) -> None:
         )
 
 
+def _throughput(args: argparse.Namespace) -> None:
+    from bitline.errors import ConfigError
+    from bitline.report.schema import dump_json
+
+    command = shlex.join(["bitline", *args.argv])
+    designs, checkpoint = _split_designs(args.hw or [], args.checkpoint)
+    if args.table3 or args.savings:
+        if checkpoint is not None or args.arch is not None or len(designs) > 1 or (args.table3 and args.savings):
+            raise ConfigError("throughput: --table3 and --savings each stand alone, with at most one --hw NAME")
+        from bitline.published import savings, table3
+        from bitline.report.published_text import savings_text, table3_text
+
+        make = table3 if args.table3 else savings
+        report = make(*designs, out=args.out, command=command)
+        text = table3_text(report) if args.table3 else savings_text(report)
+    else:
+        from bitline.report.throughput_text import throughput_text
+        from bitline.throughput import parse_input, throughput
+
+        report = throughput(
+            designs,
+            checkpoint,
+            arch=args.arch,
+            input_shape=None if args.input is None else parse_input(args.input),
+            adc_bits=args.adc_bits,
+            law=args.law,
+            replication=args.replication,
+            tiles=args.tiles,
+            images=args.images,
+            detail=args.detail,
+            baseline=args.baseline,
+            sweeps=args.json,
+            out=args.out,
+            command=command,
+        )
+        text = throughput_text(report)
+    print(dump_json(report) if args.json else text, end="")
+    if args.out and not args.json:
+        print(f"\nWritten to {args.out}: {', '.join(report['files'])}")
+
+
+def _split_designs(names: list[str], checkpoint: str | None) -> tuple[list[str], str | None]:
+    """``--hw A B CHECKPOINT``: the option takes every name after it, so the last one may be the checkpoint."""
+    from bitline.hardware import list_hardware
+
+    if checkpoint is None and len(names) > 1:
+        last = names[-1]
+        shipped = any(entry.name == f"{last}.safetensors" for entry in resources.files("bitline.models").iterdir())
+        weights = last.lower().endswith((".pt", ".pth", ".th", ".tar", ".safetensors", ".ckpt", ".bin", ".pkl"))
+        if last not in list_hardware() and (shipped or weights):
+            return names[:-1], last
+    return names, checkpoint
+
+
 def _hw(args: argparse.Namespace) -> None:
     import yaml
 
-    from bitline.hardware import list_hardware, load_hardware
+    from bitline.hardware import hardware_schema, list_hardware, load_hardware
 
+    if args.action == "schema":
+        print(json.dumps(hardware_schema(), indent=2))
+        return
     if args.action == "list":
         found = [load_hardware(name) for name in list_hardware()]
         if args.json:

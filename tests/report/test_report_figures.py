@@ -18,18 +18,9 @@ from matplotlib.text import Text
 from PIL import Image
 from report_examples import example_report
 
-from bitline.report.figures import (
-    VERMILLION,
-    accuracy_figure,
-    bits_figure,
-    breakdown_figure,
-    column_sums_figure,
-    efficiency_figure,
-    normalised_figure,
-    occupancy_figure,
-    render,
-    report_figures,
-)
+from bitline.report.chip_figures import breakdown_figure, efficiency_figure, normalised_figure, occupancy_figure
+from bitline.report.figure_style import VERMILLION, render
+from bitline.report.figures import accuracy_figure, bits_figure, column_sums_figure, report_figures
 from bitline.report.markdown import CAPTIONS
 from bitline.report.publish import write_report
 from bitline.report.schema import ReportError, comparison_column, validate_report

@@ -9,7 +9,7 @@ from bitline.report.summary import summary_lines, title
 from bitline.report.tables import Table, clean, comparison_table, layer_table, show
 from bitline.report.text import PAPER_NOTE, has_short_paper_count
 
-__all__ = ["CAPTIONS", "markdown_report"]
+__all__ = ["CAPTIONS", "escape", "escaped", "markdown_report", "markdown_table"]
 
 CAPTIONS = {
     "accuracy": "Top-1 accuracy of the float network, the exact integer network and the simulated crossbars.",
@@ -32,13 +32,15 @@ def markdown_report(report: Mapping[str, Any], figures: Sequence[str] = ()) -> s
     figures : sequence of str
         Paths of the PNG figures relative to ``report.md``; the file's stem is the figure's name.
     """
-    parts = [f"# {_escape(title(report))}\n"]
-    parts.append(_table(Table(["", ""], [[f"**{a}**", _escape(b)] for a, b in summary_lines(report)], [True, True])))
+    parts = [f"# {escape(title(report))}\n"]
+    parts.append(
+        markdown_table(Table(["", ""], [[f"**{a}**", escape(b)] for a, b in summary_lines(report)], [True, True]))
+    )
     if report["comparison"]:
-        parts.append("## Side by side\n\n" + _table(_escaped(comparison_table(report))))
+        parts.append("## Side by side\n\n" + markdown_table(escaped(comparison_table(report))))
     if report["layers"]:
         note = f"\n{PAPER_NOTE}\n" if has_short_paper_count(report) else ""
-        parts.append("## Layers\n\n" + _table(_escaped(layer_table(report))) + note)
+        parts.append("## Layers\n\n" + markdown_table(escaped(layer_table(report))) + note)
     if report["calibration"]:
         parts.append("## Calibration\n\n" + _records(report["calibration"], ("name", "calibrator", "error", "measure")))
     if report["kept_in_torch"]:
@@ -56,7 +58,7 @@ def markdown_report(report: Mapping[str, Any], figures: Sequence[str] = ()) -> s
     return "\n".join(parts)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Keep a name that came from a file from being read as markup."""
     text = clean(" ".join(text.replace("-\n", "").split()))
     for mark in "\\`*_{}[]<>|":
@@ -64,19 +66,21 @@ def _escape(text: str) -> str:
     return text
 
 
-def _escaped(table: Table) -> Table:
+def escaped(table: Table) -> Table:
+    """A table whose cells hold names from files."""
     return Table(
-        [_escape(heading) for heading in table.headings],
-        [[_escape(cell) for cell in row] for row in table.rows],
+        [escape(heading) for heading in table.headings],
+        [[escape(cell) for cell in row] for row in table.rows],
         table.left,
     )
 
 
 def _records(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    rows = [[_escape(show(record[key])) for key in keys] for record in records]
-    return _table(Table(list(keys), rows, [isinstance(records[0][key], str) for key in keys]))
+    rows = [[escape(show(record[key])) for key in keys] for record in records]
+    return markdown_table(Table(list(keys), rows, [isinstance(records[0][key], str) for key in keys]))
 
 
-def _table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """Set a table in Markdown."""
     rule = [":---" if left else "---:" for left in table.left]
     return "".join(f"| {' | '.join(row)} |\n" for row in [table.headings, rule, *table.rows])

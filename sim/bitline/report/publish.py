@@ -41,7 +41,8 @@ def write_report(folder: OutputFolder, report: Mapping[str, Any], *, figures: bo
     drawn = []
     if figures:
         # matplotlib takes a while to import and most of Bitline does without it
-        from bitline.report.figures import render, report_figures
+        from bitline.report.figure_style import render
+        from bitline.report.figures import report_figures
 
         for name, figure in report_figures(full).items():
             for kind in ("png", "svg"):

@@ -22,10 +22,24 @@ from bitline.errors import BitlineError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AdcPoint",
+    "Amount",
+    "Bits",
+    "Breakdown",
+    "CertificateSummary",
+    "Count",
+    "Fraction",
+    "HardwareFacts",
+    "Normalised",
+    "OpenSection",
+    "Performance",
+    "Provenance",
     "Report",
     "ReportError",
+    "Section",
     "comparison_column",
     "dump_json",
+    "first_problem",
     "histogram_record",
     "json_schema",
     "to_plain",
@@ -34,28 +48,28 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-_Count = Annotated[int, Field(ge=0)]
-_Bits = Annotated[int, Field(ge=0, le=64)]
-_Fraction = Annotated[float, Field(ge=0, le=1)]
-_Positive = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Bits = Annotated[int, Field(ge=0, le=64)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 class ReportError(BitlineError, ValueError):
     """A report that does not have the documented shape; the message names the field's path."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     # strict: "8" is not a number of bits, and True is not 1
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class _OpenSection(_Section):
+class OpenSection(Section):
     """A section that may carry more than what is named here (the chip model adds to it)."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class Provenance(_OpenSection):
+class Provenance(OpenSection):
     """What made the report, so that it can be made again."""
 
     version: str
@@ -67,37 +81,37 @@ class Provenance(_OpenSection):
     """``bitserial`` or ``certified``; null where nothing was simulated."""
 
 
-class Network(_OpenSection):
+class Network(OpenSection):
     """The network that was put on crossbars."""
 
     architecture: str
     checkpoint: str | None = None
     """The checkpoint's name as shown to a reader."""
-    parameters: _Count | None = None
+    parameters: Count | None = None
     input_shape: list[int] | None = None
-    classes: _Count | None = None
-    cp_rate: _Positive | None = None
+    classes: Count | None = None
+    cp_rate: Amount | None = None
     """Rows of a crossbar over the largest number of non-zeros in a column of any row tile; of the layers after the
     first, which pruning recipes leave dense."""
 
 
-class HardwareFacts(_OpenSection):
+class HardwareFacts(OpenSection):
     """The hardware description's fields, as loaded (``Hardware.model_dump(mode="json")``)."""
 
     name: str
-    rows: _Count
-    columns: _Count
-    cell_bits: _Count
-    dac_bits: _Count
-    input_bits: _Count
-    weight_bits: _Count
+    rows: Count
+    columns: Count
+    cell_bits: Count
+    dac_bits: Count
+    input_bits: Count
+    weight_bits: Count
     encoding: str
     readout: str
     adc_bits: int | str
     adc_scope: str
 
 
-class Normalisation(_Section):
+class Normalisation(Section):
     """How pixels became network inputs: ``(pixel / 255 - mean) / std`` for the scale ``unit``."""
 
     name: str
@@ -106,63 +120,63 @@ class Normalisation(_Section):
     scale: str = "unit"
 
 
-class Data(_Section):
+class Data(Section):
     """The images that were run."""
 
     spec: str
     """The data set as ``--data`` names it."""
     name: str
-    images: _Count
+    images: Count
     """Images run."""
-    available: _Count | None = None
+    available: Count | None = None
     """Images in the split."""
     labelled: bool = True
     normalisation: Normalisation
     calibration_source: str
     """Where the images came from that set the activation scales."""
-    calibration_images: _Count | None = None
+    calibration_images: Count | None = None
 
 
-class LayerBits(_Section):
+class LayerBits(Section):
     """ADC bits of a layer, counted in four ways (DESIGN section 3)."""
 
-    configured: _Bits
+    configured: Bits
     """What is simulated; the largest where slices differ."""
-    equation: _Bits
-    paper: _Bits | None
-    weight_aware: _Bits
-    weight_aware_per_slice: list[_Bits]
-    configured_per_slice: list[_Bits] | None = None
+    equation: Bits
+    paper: Bits | None
+    weight_aware: Bits
+    weight_aware_per_slice: list[Bits]
+    configured_per_slice: list[Bits] | None = None
 
 
-class Layer(_Section):
+class Layer(Section):
     """One matrix layer on crossbars."""
 
     name: str
     kind: str
-    rows: _Count
+    rows: Count
     """Rows of one group's weight matrix."""
-    columns: _Count
+    columns: Count
     """Outputs of one group."""
-    groups: _Count
-    row_tiles: _Count
-    crossbars: _Count
-    nonzeros_max: _Count
+    groups: Count
+    row_tiles: Count
+    crossbars: Count
+    nonzeros_max: Count
     """Largest number of non-zero weights in one column of one row tile."""
     adc_bits: LayerBits
     lossless: bool
     """Proven: no input code vector saturates any conversion at the configured bits."""
-    max_column_sum: _Count | None
+    max_column_sum: Count | None
     """Largest column sum seen in the run."""
-    conversions: _Count | None
+    conversions: Count | None
     """Conversions of the whole run."""
-    saturations: _Count | None
-    macs: _Count | None
+    saturations: Count | None
+    macs: Count | None
     """Multiply-accumulates of one image."""
-    column_sum_bound: _Count | None = None
+    column_sum_bound: Count | None = None
     """The largest column sum any input can reach (proven, S_max)."""
-    nonzeros: _Count | None = None
-    cp_rate: _Positive | None = None
+    nonzeros: Count | None = None
+    cp_rate: Amount | None = None
     signed_inputs: bool | None = None
 
     @model_validator(mode="after")
@@ -172,79 +186,85 @@ class Layer(_Section):
         return self
 
 
-class ChipBits(_Section):
+class ChipBits(Section):
     """The largest of the layers' bit counts."""
 
-    equation: _Bits
-    paper: _Bits | None
-    weight_aware: _Bits
+    equation: Bits
+    paper: Bits | None
+    weight_aware: Bits
 
 
-class CertificateSummary(_Section):
+class CertificateSummary(Section):
     """The proof in short; ``certificate.json`` has all of it."""
 
     lossless: bool
     adc_bits: ChipBits
 
 
-class Accuracy(_Section):
+class Accuracy(Section):
     """Fractions of correct answers (0..1); null where the data has no labels or too few classes."""
 
-    images: _Count
-    float_top1: _Fraction | None
-    integer_top1: _Fraction | None
-    simulated_top1: _Fraction | None
-    float_top5: _Fraction | None
-    integer_top5: _Fraction | None
-    simulated_top5: _Fraction | None
+    images: Count
+    float_top1: Fraction | None
+    integer_top1: Fraction | None
+    simulated_top1: Fraction | None
+    float_top5: Fraction | None
+    integer_top5: Fraction | None
+    simulated_top5: Fraction | None
     identical_to_integer: bool | None
     """The simulated outputs equal the exact integer network's, bit for bit, on every image."""
-    differing_images: _Count | None = None
+    differing_images: Count | None = None
 
 
-class LayerOccupancy(_OpenSection):
+class LayerOccupancy(OpenSection):
     """How busy a layer's crossbars are in the steady state, and what they wait for."""
 
     name: str
-    occupancy: _Fraction
-    stalls: dict[str, _Fraction] = {}
+    occupancy: Fraction
+    stalls: dict[str, Fraction] = {}
     """Reason to fraction of the time."""
-    replication: _Count | None = None
+    replication: Count | None = None
     bottleneck: bool = False
 
 
-class Performance(_OpenSection):
+class Performance(OpenSection):
     """The chip model's timing and price."""
 
-    cycles: _Count
-    images_per_s: _Positive
-    latency_us: _Positive
-    energy_uj_per_image: _Positive
-    area_mm2: _Positive
-    power_w: _Positive
-    gops_per_s_mm2: _Positive
-    gops_per_w: _Positive
-    tiles: _Count
-    crossbars: _Count
+    cycles: Count
+    images_per_s: Amount
+    latency_us: Amount
+    energy_uj_per_image: Amount
+    area_mm2: Amount
+    power_w: Amount
+    gops_per_s_mm2: Amount
+    gops_per_w: Amount
+    tiles: Count
+    crossbars: Count
     replication: dict[str, int]
     layers: list[LayerOccupancy] = []
 
 
-class Breakdown(_OpenSection):
+class Breakdown(OpenSection):
     """Area and power by component."""
 
-    area_mm2: dict[str, _Positive]
-    power_w: dict[str, _Positive]
+    area_mm2: dict[str, Amount]
+    power_w: dict[str, Amount]
 
 
-class Normalised(_OpenSection):
+class Normalised(OpenSection):
     """Area and power as a fraction of the non-pruned design's."""
 
-    area: _Positive
-    power: _Positive
+    area: Amount
+    """Of the whole chip, or chips."""
+    power: Amount
+    area_tiles: Amount | None = None
+    """Of the tiles alone: without what is counted once a chip (HyperTransport), which dominates small networks."""
+    power_tiles: Amount | None = None
+    baseline: str = ""
+    """What the non-pruned design is."""
 
 
-class KeptInTorch(_Section):
+class KeptInTorch(Section):
     """Something the crossbars do not compute."""
 
     name: str
@@ -252,12 +272,12 @@ class KeptInTorch(_Section):
     reason: str = ""
 
 
-class Calibration(_Section):
+class Calibration(Section):
     """How a layer's activation scale was chosen."""
 
     name: str
     calibrator: str
-    error: _Positive | None
+    error: Amount | None
     measure: str = ""
     """What ``error`` measures."""
     scale: float | None = None
@@ -265,76 +285,76 @@ class Calibration(_Section):
     """Error of every calibrator that was tried."""
 
 
-class Histogram(_Section):
+class Histogram(Section):
     """Column sums of a layer (or of one weight slice of it) over the run."""
 
     layer: str
-    slice: _Count | None = None
-    adc_bits: _Bits
-    full_scale: _Count
+    slice: Count | None = None
+    adc_bits: Bits
+    full_scale: Count
     """Largest column sum the ADC can tell, ``2^N - 1`` (``2^(N-1) - 1`` for analog readout, of absolute sums)."""
-    counts: list[_Count]
+    counts: list[Count]
     """``counts[s]`` conversions had the column sum ``s``."""
-    images: _Count | None = None
+    images: Count | None = None
     """Images counted, where not all of the run's were."""
-    overflow: _Count = 0
+    overflow: Count = 0
     """Conversions whose column sum was larger than the bins reach."""
 
 
-class Timing(_Section):
+class Timing(Section):
     """How long the simulation itself took, and on what."""
 
-    seconds: _Positive
+    seconds: Amount
     """All of it, loading and comparing included."""
-    images_per_s: _Positive | None
+    images_per_s: Amount | None
     """Of the simulated network alone."""
-    conversions_per_s: _Positive | None
+    conversions_per_s: Amount | None
     """Of the simulated network alone, all threads together."""
-    threads: _Count | None
-    phases: dict[str, _Positive] = {}
+    threads: Count | None
+    phases: dict[str, Amount] = {}
     """Seconds by phase."""
     machine: dict[str, str | int | float] = {}
 
 
-class AdcPoint(_OpenSection):
+class AdcPoint(OpenSection):
     """One design point of a sweep over the ADC's resolution."""
 
-    adc_bits: _Bits
-    gops_per_w: _Positive
-    gops_per_s_mm2: _Positive | None = None
+    adc_bits: Bits
+    gops_per_w: Amount
+    gops_per_s_mm2: Amount | None = None
     law: str = ""
     """The rule that scaled the ADC."""
 
 
-class ComparisonColumn(_Section):
+class ComparisonColumn(Section):
     """One design in a side-by-side table; the first is the baseline. :func:`comparison_column` makes one."""
 
     name: str
-    images: _Count | None = None
-    cp_rate: _Positive | None = None
-    nonzeros_max: _Count | None = None
-    adc_bits: _Bits | None = None
-    equation: _Bits | None = None
-    paper: _Bits | None = None
-    weight_aware: _Bits | None = None
+    images: Count | None = None
+    cp_rate: Amount | None = None
+    nonzeros_max: Count | None = None
+    adc_bits: Bits | None = None
+    equation: Bits | None = None
+    paper: Bits | None = None
+    weight_aware: Bits | None = None
     lossless: bool | None = None
-    float_top1: _Fraction | None = None
-    integer_top1: _Fraction | None = None
-    simulated_top1: _Fraction | None = None
+    float_top1: Fraction | None = None
+    integer_top1: Fraction | None = None
+    simulated_top1: Fraction | None = None
     identical_to_integer: bool | None = None
-    conversions: _Count | None = None
-    saturations: _Count | None = None
-    crossbars: _Count | None = None
-    images_per_s: _Positive | None = None
-    latency_us: _Positive | None = None
-    energy_uj_per_image: _Positive | None = None
-    area_mm2: _Positive | None = None
-    power_w: _Positive | None = None
-    gops_per_s_mm2: _Positive | None = None
-    gops_per_w: _Positive | None = None
+    conversions: Count | None = None
+    saturations: Count | None = None
+    crossbars: Count | None = None
+    images_per_s: Amount | None = None
+    latency_us: Amount | None = None
+    energy_uj_per_image: Amount | None = None
+    area_mm2: Amount | None = None
+    power_w: Amount | None = None
+    gops_per_s_mm2: Amount | None = None
+    gops_per_w: Amount | None = None
 
 
-class Report(_Section):
+class Report(Section):
     """``report.json``, schema version 1."""
 
     schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -415,13 +435,18 @@ def validate_report(report: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return Report.model_validate(to_plain(report)).model_dump(mode="json")
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(["report", *(str(part) for part in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown field"
-        got = "" if first["type"] in ("missing", "value_error") else f", got {_short(first['input'])}"
-        raise ReportError(f"{path}: {message}{got}") from None
+        raise ReportError(first_problem(error)) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing wrong with a report, with the field's path, in one line."""
+    first = error.errors()[0]
+    path = ".".join(["report", *(str(part) for part in first["loc"])])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown field"
+    got = "" if first["type"] in ("missing", "value_error") else f", got {_short(first['input'])}"
+    return f"{path}: {message}{got}"
 
 
 def _short(value: object, limit: int = 60) -> str:
