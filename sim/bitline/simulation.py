@@ -413,6 +413,7 @@ def _convert(
         )
     finally:
         progress.finish()
+    network(split.images(0, 1))  # kernels are compiled, or loaded from Numba's cache, before anything is timed
     return network, source
 
 
