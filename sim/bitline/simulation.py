@@ -19,6 +19,7 @@ from bitline._version import __version__
 from bitline.chip import LayerActivity, estimate
 from bitline.chip.report import ChipReport
 from bitline.chip.timeline import timeline
+from bitline.compaction import mapped_weights
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.crossbar.check import certified_hardware, check_certificate
 from bitline.crossbar.engines import Crossbars, exact_product
@@ -26,7 +27,7 @@ from bitline.data import Dataset
 from bitline.data.traces import ActivationTrace, load_trace, save_trace
 from bitline.errors import ConfigError, DataError, OutputError, RangeError, VerificationError
 from bitline.hardware import Hardware, load_hardware
-from bitline.layers import LayerKind, MatrixLayer, Operation, OperationKind
+from bitline.layers import LayerKind, MatrixLayer, Operation
 from bitline.network.conversion import CrossbarNetwork, convert, matrix_layers
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import Evaluation, batch_size_for, evaluate
@@ -38,6 +39,7 @@ from bitline.report.progress import NullProgress, Progress
 from bitline.report.publish import write_report
 from bitline.report.schema import comparison_column, dump_json, histogram_record, validate_report
 from bitline.report.writer import OutputFolder
+from bitline.throughput import price_sections
 
 __all__ = ["certify_checkpoint", "check_certificate_file", "cp_table", "replay", "simulate", "verify"]
 
@@ -164,7 +166,8 @@ def simulate(
     # price and report
     report = _report(prepared, network, result, source, min(histogram_images, count), command)
     priced = _price(graph, network, result.images)
-    report |= _price_sections(priced)
+    if priced is not None:
+        report |= price_sections(priced)
     report["timing"]["seconds"] = time.perf_counter() - started
     report["timing"]["phases"]["prepare"] = max(0.0, report["timing"]["seconds"] - sum(result.seconds.values()))
     if checkpoint is None and data is None:
@@ -276,28 +279,30 @@ def cp_table(
     Returns
     -------
     list of dict
-        One row a rate: largest ``equation``, ``paper``, ``weight_aware`` and ``weight_aware_per_slice`` of the layers,
-        and the names of the layers where the paper's count is not lossless.
+        One row a rate: largest ``equation``, ``paper``, ``weight_aware`` and ``weight_aware_per_slice`` of the pruned
+        layers, the names of those where the paper's count is not lossless, and the exempt first layer's proven bits.
     """
     rows = []
     for rate in rates:
         certificate, _ = certify_checkpoint(checkpoint, hw, arch=arch, cp_rate=rate)
-        short = [
-            layer.name
-            for layer in certificate.layers
-            if layer.counts.paper is not None and layer.counts.paper < layer.counts.weight_aware
-        ]
-        per_slice = [layer.counts.weight_aware_per_slice for layer in certificate.layers]
+        first, pruned = certificate.layers[0], certificate.layers[1:] or certificate.layers
+        papers = [layer.counts.paper for layer in pruned if layer.counts.paper is not None]
+        per_slice = [layer.counts.weight_aware_per_slice for layer in pruned]
         rows.append(
             {
                 "cp_rate": rate,
-                "nonzeros_max": max(layer.nonzeros_max for layer in certificate.layers[1:] or certificate.layers),
-                "equation": certificate.equation,
-                "paper": certificate.paper,
-                "weight_aware": certificate.bits,
+                "nonzeros_max": max(layer.nonzeros_max for layer in pruned),
+                "equation": max(layer.counts.equation for layer in pruned),
+                "paper": max(papers, default=None),
+                "weight_aware": max(layer.bits for layer in pruned),
                 "weight_aware_per_slice": [max(bits) for bits in zip(*per_slice, strict=True)],
-                "layers": len(certificate.layers),
-                "paper_not_lossless": short,
+                "layers": len(pruned),
+                "paper_not_lossless": [
+                    layer.name
+                    for layer in pruned
+                    if layer.counts.paper is not None and layer.counts.paper < layer.counts.weight_aware
+                ],
+                "first_layer": {"name": first.name, "weight_aware": first.bits},
             }
         )
     return rows
@@ -624,45 +629,18 @@ def _price(graph: Sequence[Operation], network: CrossbarNetwork, images: int) ->
     assert network.certificate is not None
     if network.hw.chip is None:
         return None
-    # the graph lists layers as the data flow meets them, the certificate as the network first calls them
-    bits = {proof.name: proof.adc.per_slice for proof in network.certificate.layers}
-    names = [operation.name for operation in graph if operation.kind is OperationKind.MATRIX]
-    if any(name not in bits for name in names):
-        return None  # a layer that is called twice has two operations and one matrix: not mapped yet
     activity = {
         counters.name: LayerActivity(images=images, conversions=counters.conversions) for counters in network.counters
     }
+    weights, _ = mapped_weights(network.layers, network.certificate, network.hw)
     return estimate(
         graph,
         network.hw,
-        adc_bits=[bits[name] for name in names],
-        weights=network.layers,
+        adc_bits={proof.name: proof.adc.per_slice for proof in network.certificate.layers},
+        weights=weights,
         activity=activity,
         baseline=load_hardware(BASELINE_HARDWARE),
     )
-
-
-def _price_sections(priced: ChipReport | None) -> dict[str, Any]:
-    """The report's sections on timing and price."""
-    if priced is None:
-        return {}
-    plain = priced.to_json()
-    performance = plain["performance"] | {
-        "adc_law": plain["adc_law"],
-        "layers": [
-            {
-                "name": layer["name"],
-                "occupancy": min(1.0, layer["occupancy"]),
-                "replication": layer["replicas"],
-                "bottleneck": layer["name"] == plain["performance"]["bottleneck"],
-                "stalls": {}
-                if layer["stall_reason"] == "none"
-                else {layer["stall_reason"]: max(0.0, 1.0 - layer["occupancy"])},
-            }
-            for layer in plain["layers"]
-        ],
-    }
-    return {"performance": performance, "breakdown": plain["breakdown"], "normalised": plain["normalised"]}
 
 
 def _write(
