@@ -104,7 +104,7 @@ def cp_table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     first = rows[0]["first_layer"]
     note = (
-        "One-shot projection of every layer but the first, no retraining; bits are the largest of the projected layers.\n"
+        "One-shot projection of every layer but the first, no retraining; bits: the largest of the projected layers.\n"
         f"The exempt first layer, {first['name']}, needs {first['weight_aware']} bits at every rate.\n\n"
     )
     return note + plain_table(Table(heads, body, [False] * 6 + [True]))
