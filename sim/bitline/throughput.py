@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitline._version import __version__
-from bitline.chip import ChipReport, Replication, WeightFacts, adc_points, estimate, peak, weight_facts
+from bitline.chip import ChipReport, Replication, WeightFacts, adc_points, estimate, peak
 from bitline.chip.mapping import chip_of
 from bitline.chip.published_peaks import PUBLISHED_PEAKS
 from bitline.chip.timeline import timeline
@@ -292,9 +292,17 @@ def _network_design(
     resolutions: int | Mapping[str, Sequence[int]] | None = bits
     weights: Mapping[str, WeightFacts] | None = None
     if subject.module is not None:
+        from bitline.compaction import mapped_weights  # numba, which only this needs
+
         certificate, layers = _certify(subject, hw)
         resolutions = {proof.name: proof.adc.per_slice for proof in certificate.layers}
-        weights = {layer.name: weight_facts(layer, hw) for layer in layers}
+        weights, kept = mapped_weights(layers, certificate, hw)
+        if kept:
+            shown = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+            notes.append(
+                f"zero rows stay where the ADC bits would not be proven for the closed-up matrix, and in layers that "
+                f"are not proven lossless: {shown}"
+            )
     else:
         notes.append("no checkpoint: every weight is taken to be non-zero, no crossbar is left out")
 
@@ -329,7 +337,9 @@ def _network_design(
     }
     if sweeps:
         matrix = sum(operation.kind is OperationKind.MATRIX for operation in subject.graph)
-        section["ladder"] = [*_ladder(at, matrix, chip_of(hw).adc.bits, law), _step("this design", None, priced)]
+        section["ladder"] = _ladder(at, matrix, chip_of(hw).adc.bits, law)
+        if certificate is not None or bits is not None:
+            section["ladder"].append(_step("this design", None, priced))
         section["adc_sweep"] = _sweep(at, weights)
     return section, priced
 

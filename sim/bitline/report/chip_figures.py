@@ -227,7 +227,7 @@ def efficiency_figure(points: Sequence[_Row]) -> Figure:
             colour, marker, dash = looks[i % len(looks)]
             axis.plot(
                 [bits for bits, _ in line], [value for _, value in line], color=colour, marker=marker, linestyle=dash,
-                markersize=4, linewidth=1.2, label=law or "design",
+                markersize=4, linewidth=1.2, label=law.replace("_", " ") or "design",
             )  # fmt: skip
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylim(bottom=0)
@@ -302,7 +302,10 @@ def _pairs(axis: Axes, designs: Sequence[_Row]) -> None:
                 place, design[key], 0.34, color=colour, hatch=hatch, edgecolor="white", linewidth=0,
                 label=key if x == 0 else "_" + key,
             )  # fmt: skip
-            axis.text(place, design[key] + 0.02 * top, f"{design[key]:.2f}", ha="center", va="bottom", fontsize=6)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+            axis.text(
+                place, design[key] + 0.02 * top, f"{design[key]:.2f}", ha="center", va="bottom", fontsize=6, bbox=box
+            )
     axis.axhline(1, color="black", linestyle="--", linewidth=0.6, zorder=0)
     design_axis(axis, designs)
     axis.set_ylim(0, 1.12 * top)

@@ -121,7 +121,7 @@ def name_axis(axis: Axes, names: Sequence[str]) -> None:
 
 def design_axis(axis: Axes, designs: Sequence[_Row]) -> None:
     """Write the designs' names below their bars."""
-    crowded = len(designs) > 5
+    crowded = len(designs) > 5 and max(len(design["name"]) for design in designs) > 12
     names = [shorten(design["name"], 18 if crowded else 28) for design in designs]
     axis.set_xticks(range(len(designs)), names, rotation=35 if crowded else 0, ha="right" if crowded else "center")
     axis.set_xlim(-0.6, len(designs) - 0.4)

@@ -80,9 +80,12 @@ def report_figures(report: _Row) -> dict[str, Figure]:
             ]
         )
     elif report["normalised"]:
-        figures["normalised"] = normalised_figure(
-            [{"name": "non-pruned", "area": 1.0, "power": 1.0}, {"name": "this design", **report["normalised"]}]
-        )
+        normalised = report["normalised"]
+        bars = [{"name": "non-pruned", "area": 1.0, "power": 1.0}, {"name": "this design", **normalised}]
+        if normalised["area_tiles"] is not None and normalised["power_tiles"] is not None:
+            tiles = {"area": normalised["area_tiles"], "power": normalised["power_tiles"]}
+            bars.append({"name": "its tiles alone", **tiles})
+        figures["normalised"] = normalised_figure(bars)
     if report["adc_sweep"]:
         figures["efficiency"] = efficiency_figure(report["adc_sweep"])
     return figures

@@ -199,9 +199,16 @@ def _price(report: _Report) -> str:
         f"{number(performance['gops_per_s_mm2'])} GOPS/s/mm2, {number(performance['gops_per_w'])} GOPS/W"
     )
     if normalised:
+        baseline = f" ({normalised['baseline']})" if normalised["baseline"] else ""
         text += (
-            f"; area {percent(normalised['area'])} and power {percent(normalised['power'])} of the non-pruned design's"
+            f"; area {percent(normalised['area'])} and power {percent(normalised['power'])} of the non-pruned "
+            f"design's{baseline}"
         )
+        if normalised["area_tiles"] is not None and normalised["power_tiles"] is not None:
+            text += (
+                f", of the tiles alone, without the links off the chip, {percent(normalised['area_tiles'])} and "
+                f"{percent(normalised['power_tiles'])}"
+            )
     return text
 
 

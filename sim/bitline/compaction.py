@@ -1,0 +1,81 @@
+"""Which zero rows, columns and crossbars the chip may leave out without touching what was proven and simulated.
+
+Columns of zeros and crossbars of zeros change no other column's sum. Taking out rows of zeros moves the rows below them
+up, so a column's non-zeros may meet in one row tile that were in two: the certificate is of other sums then. Rows are
+therefore taken out of a layer only where the closed-up matrix is lossless too, at the same ADC bits; its product is
+the exact one in both places. Prune rows in whole crossbars, as TinyADC does, and they always go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitline.chip.mapping import WeightFacts, _zero_crossbars, weight_facts
+from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
+from bitline.hardware import Hardware
+from bitline.layers import MatrixLayer
+
+__all__ = ["mapped_weights"]
+
+
+def mapped_weights(
+    layers: Sequence[MatrixLayer], certificate: NetworkCertificate, hw: Hardware
+) -> tuple[dict[str, WeightFacts], list[str]]:
+    """Find what the mapping may leave out of every layer.
+
+    Parameters
+    ----------
+    layers : sequence of MatrixLayer
+        The network's layers.
+    certificate : NetworkCertificate
+        Of the same layers, in the same order.
+    hw : Hardware
+        The description they were certified for.
+
+    Returns
+    -------
+    dict of str to WeightFacts, list of str
+        By layer name; and the layers whose zero rows have to stay.
+    """
+    facts, kept = {}, []
+    for layer, proof in zip(layers, certificate.layers, strict=True):
+        found = weight_facts(layer, hw)
+        if any(found.removed_rows) and not _survives(layer, proof, hw):
+            kept.append(layer.name)
+            found = _without_row_removal(layer, found, hw)
+        facts[layer.name] = found
+    return facts, kept
+
+
+def _survives(layer: MatrixLayer, proof: Certificate, hw: Hardware) -> bool:
+    """Whether the layer is lossless, and still is with its zero rows taken out."""
+    if not proof.lossless:
+        return False
+    compact = replace(layer, codes=_closed_up(layer.codes))
+    for record in certify_layers([compact], hw).layers[0].records:
+        limit = proof.adc.unit if record.slice is None else proof.adc.per_slice[record.slice]
+        if limit is None or record.bits > limit:
+            return False
+    return True
+
+
+def _closed_up(codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Each group's rows without those of zeros; shorter groups are filled up with zeros at the end."""
+    groups = [group[(group != 0).any(axis=1)] for group in codes]
+    closed = np.zeros((len(groups), max(1, *(len(group) for group in groups)), codes.shape[2]), codes.dtype)
+    for target, group in zip(closed, groups, strict=True):
+        target[: len(group)] = group
+    return closed
+
+
+def _without_row_removal(layer: MatrixLayer, found: WeightFacts, hw: Hardware) -> WeightFacts:
+    zero = 0
+    for codes in layer.codes:
+        live = codes[:, (codes != 0).any(axis=0)]
+        if live.size:
+            zero += _zero_crossbars(live, hw)
+    return replace(found, removed_rows=(0,) * len(layer.codes), zero_crossbars=zero)
