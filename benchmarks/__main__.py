@@ -14,7 +14,7 @@ from pathlib import Path
 from bitline._version import __version__
 from bitline.report.machine import machine_facts
 
-NAMES = ("kernel",)
+NAMES = ("kernel", "chip_model")
 
 
 def main() -> int:

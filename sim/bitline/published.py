@@ -12,7 +12,7 @@ from bitline.chip.published import CLAIMS, bracket
 from bitline.chip.published import table3 as table3_rows
 from bitline.hardware import Hardware, load_hardware
 from bitline.layers import Operation
-from bitline.report.published_text import savings_markdown, table3_markdown
+from bitline.report.published_text import SAVINGS_CAPTION, savings_markdown, table3_markdown
 from bitline.report.schema import dump_json
 from bitline.report.writer import OutputFolder
 
@@ -99,7 +99,15 @@ def _folder(out: str | Path | None) -> OutputFolder | None:
 def _write_pages(folder: OutputFolder | None, document: dict[str, Any], page: str) -> dict[str, Any]:
     if folder is not None:
         with folder:
+            if "claims" in document:
+                from bitline.report.chip_figures import savings_figure
+                from bitline.report.figure_style import render
+
+                figure = savings_figure(document["claims"])
+                for kind in ("png", "svg"):
+                    folder.write(f"figures/savings.{kind}", render(figure, kind))
+                page += f"\n![{SAVINGS_CAPTION}](figures/savings.png)\n\n*{SAVINGS_CAPTION}*\n"
             folder.write("report.md", page)
-            document = {**document, "files": ["report.json", "report.md"]}
+            document = {**document, "files": sorted([*folder.names, "report.json"])}
             folder.write("report.json", dump_json(document))
     return document

@@ -432,8 +432,8 @@ def price_sections(priced: ChipReport) -> dict[str, Any]:
 def _stalls(priced: ChipReport, layer: Any) -> dict[str, float]:
     """Share of the steady state that a layer's replicas wait, by reason.
 
-    Every image repeats the first one's schedule a period later, so the cycles that the first image's vectors were
-    waited for are a share of the period; the rest of the idle time lies between the layer's images.
+    What they compute is exact. How the rest divides is taken from the first image, whose waits for inputs stand for
+    those of every image; the remainder lies between the layer's images.
     """
     idle = max(0.0, 1.0 - layer.occupancy)
     inputs = min(idle, layer.stall_cycles / priced.totals.interval_cycles)

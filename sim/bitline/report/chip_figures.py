@@ -285,11 +285,20 @@ def savings_figure(claims: Sequence[_Row]) -> Figure:
                 )  # fmt: skip
             axis.set_xlim(0, 100)
             axis.set_xlabel(f"{title} saved (%)")
-        figure.axes[0].set_yticks(range(len(claims)), [claim["key"].replace("_", " ") for claim in claims])
+        figure.axes[0].set_yticks(range(len(claims)), [_claim_name(claim["key"]) for claim in claims])
         figure.axes[0].set_ylim(len(claims) - 0.5, -0.5)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=6.5)
     return figure
+
+
+def _claim_name(key: str) -> str:
+    """``fig4_cifar10_vgg16`` as a reader knows it."""
+    words = {"imagenet": "ImageNet", "resnet": "ResNet-", "vgg": "VGG-", "cifar": "CIFAR-", "fig": "Fig. "}
+    name = key.replace("_", ", ")
+    for short, word in words.items():
+        name = name.replace(short, word)
+    return name
 
 
 def _pairs(axis: Axes, designs: Sequence[_Row]) -> None:

@@ -12,6 +12,7 @@ from bitline.report.markdown import escape, escaped, markdown_table
 from bitline.report.tables import Table, clean, number, plain_table, shorten
 
 __all__ = [
+    "network_lines",
     "throughput_csv",
     "throughput_markdown",
     "throughput_text",
@@ -26,7 +27,6 @@ CAPTIONS = {
     "normalised": "Area and power relative to the non-pruned design, by the resolution of the ADCs after the first "
     "layer (in the style of TinyADC's Fig. 4); the last bars are this design.",
     "efficiency": "Power efficiency against the resolution of all ADCs, for every rule by which they scale.",
-    "designs": "The designs side by side.",
 }
 
 
@@ -166,8 +166,16 @@ def _peak_notes(designs: Sequence[_Row]) -> list[str]:
 # --- network ---------------------------------------------------------------------------------------------------------
 
 
-def _network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
-    """(label, sentence) pairs on a network on one design, most important first."""
+def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
+    """Return (label, sentence) pairs on a network on one design, most important first.
+
+    Parameters
+    ----------
+    report : mapping
+        A validated throughput report of a network.
+    design : mapping
+        The report itself, or one of its ``others``.
+    """
     performance, normalised = design["performance"], design["normalised"]
     breakdown = design["breakdown"]
     power, area = performance["power_w"], performance["area_mm2"]
@@ -342,7 +350,7 @@ def _sections(report: _Row) -> Iterator[tuple[str, Table | list[tuple[str, str]]
     if len(designs) > 1:
         yield "Side by side", _side_by_side(designs), ""
     for name, design in zip(_names(designs), designs, strict=True):
-        yield name, _network_lines(report, design), ""
+        yield name, network_lines(report, design), ""
         yield f"Layers on {name}", _layer_table(design), "* the bottleneck; times are of the steady state"
     yield "Peak of a chip whose ADCs all have the highest of these resolutions", _peak_table(designs), ""
 
