@@ -17,10 +17,6 @@ SAVINGS_CAPTION = (
     "halving per bit, and ADCs that cost nothing."
 )
 _WIDTH = 120
-_NO_CLAIM = (
-    "No row gives both of the paper's figures, and smaller ADCs alone cannot: removed altogether they give x1.293 by "
-    "area of the paper's x1.297. The rows are readings of an unpublished method; none is claimed to be it."
-)
 
 
 def _share(fraction: float) -> str:
@@ -65,11 +61,23 @@ def _wrapped(table: Table, width: int = 58) -> Table:
     return Table(table.headings, rows, table.left)
 
 
+def _no_claim(document: _Row) -> str:
+    rows = {row["name"]: row for row in document["rows"]}
+    claimed = rows["TinyADC (ISAAC)"]["gops_per_s_mm2"] / rows["ISAAC"]["gops_per_s_mm2"]
+    removed = next(row for name, row in rows.items() if "ADC removed" in name)
+    gain = removed["gops_per_s_mm2_from_published"] / rows["ISAAC"]["gops_per_s_mm2"]
+    return (
+        f"No row gives both of the paper's figures, and smaller ADCs alone cannot: removed altogether they give "
+        f"x{gain:.3f} by area of the paper's x{claimed:.3f}. The rows are readings of an unpublished method; none is "
+        "claimed to be it."
+    )
+
+
 def table3_text(document: _Row) -> str:
     """Return TinyADC's Table III as text: the paper's rows, then one row an assumption."""
     text = f"{document['title']} from the component table of {document['hardware']}\n"
     text += plain_table(_wrapped(_table3_table(document)))
-    return text + "\n" + textwrap.fill(_NO_CLAIM, _WIDTH, initial_indent="  ", subsequent_indent="  ") + "\n"
+    return text + "\n" + textwrap.fill(_no_claim(document), _WIDTH, initial_indent="  ", subsequent_indent="  ") + "\n"
 
 
 def table3_markdown(document: _Row) -> str:
@@ -80,7 +88,7 @@ def table3_markdown(document: _Row) -> str:
         "Yuan et al., TinyADC, DATE 2021, print the rows marked *printed*; the others are what the component table "
         f"of `{document['hardware']}` (ISAAC's Table I) gives for TinyADC's row under the assumption named. By area, "
         "ISAAC's own table gives 483.3 GOPS/s/mm2 and the paper prints 478.95: both columns start from one of them.\n\n"
-        f"{markdown_table(escaped(_table3_table(document)))}\n{_NO_CLAIM}\n"
+        f"{markdown_table(escaped(_table3_table(document)))}\n{_no_claim(document)}\n"
     )
 
 
