@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitline.chip.mapping import WeightFacts
+from bitline.chip.mapping import WeightFacts, map_layer
 from bitline.compaction import mapped_weights
 from bitline.crossbar.certificate import certify_layers
 from bitline.crossbar.engines import Crossbars
 from bitline.hardware import Hardware, load_hardware
-from bitline.layers import LayerKind, MatrixLayer
+from bitline.layers import LayerKind, MatrixLayer, Operation, OperationKind
 
 
 def _layer(codes: np.ndarray) -> MatrixLayer:
@@ -59,7 +61,21 @@ def test_rows_of_a_refuted_layer_stay() -> None:
     codes[128:136, 0] = 3
     codes[np.arange(124), 2 + np.arange(124) % 25] = 1
     facts, kept = _mapped(codes, load_hardware("tinyadc", adc_bits=4))
-    assert (facts.removed_rows, kept) == ((0,), ["layer"])
+    assert (facts.removed_rows, kept) == ((0,), [])  # two row tiles either way: no crossbar is lost by it
+
+
+def test_groups_that_share_crossbars_stay_together() -> None:
+    # 64 depthwise groups of 9 x 1 (8 columns each): 14 a crossbar, 5 crossbars; apart they would be 64
+    codes = np.ones((64, 9, 1))
+    codes[3, 4] = 0
+    layer = replace(_layer(np.ones((9, 1))), codes=codes.astype(np.int32), weight_scale=np.ones((64, 1)))
+    hw = load_hardware("tinyadc")
+    facts, kept = mapped_weights([layer], certify_layers([layer], hw), hw)
+    operation = Operation(
+        name="layer", kind=OperationKind.MATRIX, inputs=(), output_shape=(64, 1, 1), groups=64, rows=9, columns=1
+    )
+    assert map_layer(operation, hw, facts["layer"]).crossbars == 5
+    assert kept == []
 
 
 def test_zero_crossbars_are_dropped_where_rows_stay() -> None:

@@ -3,7 +3,8 @@
 Columns of zeros and crossbars of zeros change no other column's sum. Taking out rows of zeros moves the rows below them
 up, so a column's non-zeros may meet in one row tile that were in two: the certificate is of other sums then. Rows are
 therefore taken out of a layer only where the closed-up matrix is lossless too, at the same ADC bits; its product is
-the exact one in both places. Prune rows in whole crossbars, as TinyADC does, and they always go.
+the exact one in both places. Prune rows in whole crossbars, as TinyADC does, and they always go. Nothing is taken out
+where that would need more crossbars.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bitline.chip.mapping import WeightFacts, _zero_crossbars, weight_facts
+from bitline.chip.mapping import WeightFacts, _zero_crossbars, map_layer, weight_facts
 from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
 from bitline.hardware import Hardware
-from bitline.layers import MatrixLayer
+from bitline.layers import MatrixLayer, Operation, OperationKind
 
 __all__ = ["mapped_weights"]
 
@@ -39,16 +40,34 @@ def mapped_weights(
     Returns
     -------
     dict of str to WeightFacts, list of str
-        By layer name; and the layers whose zero rows have to stay.
+        By layer name; and the layers whose zero rows stay although they take crossbars.
     """
     facts, kept = {}, []
     for layer, proof in zip(layers, certificate.layers, strict=True):
         found = weight_facts(layer, hw)
         if any(found.removed_rows) and not _survives(layer, proof, hw):
-            kept.append(layer.name)
-            found = _without_row_removal(layer, found, hw)
-        facts[layer.name] = found
+            in_place = _without_row_removal(layer, found, hw)
+            if _crossbars(layer, found, hw) < _crossbars(layer, in_place, hw):
+                kept.append(layer.name)
+            found = in_place
+        nothing = (0,) * layer.groups
+        whole = replace(found, removed_rows=nothing, removed_columns=nothing, zero_crossbars=0)
+        # small groups share crossbars only where all are whole: leaving a row out of one must not take them apart
+        facts[layer.name] = whole if _crossbars(layer, whole, hw) < _crossbars(layer, found, hw) else found
     return facts, kept
+
+
+def _crossbars(layer: MatrixLayer, facts: WeightFacts, hw: Hardware) -> int:
+    shape = Operation(
+        name=layer.name,
+        kind=OperationKind.MATRIX,
+        inputs=(),
+        output_shape=(layer.groups * layer.columns, 1, 1),
+        groups=layer.groups,
+        rows=layer.rows,
+        columns=layer.columns,
+    )
+    return map_layer(shape, hw, facts).crossbars
 
 
 def _survives(layer: MatrixLayer, proof: Certificate, hw: Hardware) -> bool:

@@ -463,8 +463,9 @@ def _bottleneck(priced: ChipReport, hw: Hardware) -> str:
     for layer in priced.layers:
         if layer.name == priced.bottleneck:
             copies = f"{layer.replicas:,} replica{'s' if layer.replicas > 1 else ''}"
+            vectors = f"{layer.positions:,} input vector{'s' if layer.positions > 1 else ''}"
             return (
-                f"{layer.name}: {layer.positions:,} input vectors x {layer.interval_cycles} cycles / {copies} = "
+                f"{layer.name}: {vectors} x {layer.interval_cycles} cycles / {copies} = "
                 f"{layer.busy_cycles:,} cycles of {priced.totals.cycle_ns:g} ns an image; {why} "
                 f"({hw.input_bits} bits, {hw.dac_bits} a cycle)"
             )

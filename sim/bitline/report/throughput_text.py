@@ -207,8 +207,8 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
         ),
         (
             "chip",
-            f"{number(performance['crossbars'])} crossbars in {number(performance['tiles'])} tiles on "
-            f"{number(performance['chips'])} chip{'s' if performance['chips'] > 1 else ''}; "
+            f"{_count(performance['crossbars'], 'crossbar')} in {_count(performance['tiles'], 'tile')} on "
+            f"{_count(performance['chips'], 'chip')}; "
             f"{_share(performance['crossbar_utilisation'])} of the tiles' crossbars used, "
             f"{_share(performance['cell_utilisation'])} of their cells; "
             f"{number(performance['dropped_crossbars'])} all-zero crossbars left out",
@@ -224,6 +224,10 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
         ("area", _largest(breakdown["area_mm2"], area, "mm2")),
     ]
     return lines + [("note", note) for note in design["notes"]]
+
+
+def _count(amount: int, singular: str) -> str:
+    return f"{number(amount)} {singular}{'' if amount == 1 else 's'}"
 
 
 def _adcs(design: _Row) -> str:
