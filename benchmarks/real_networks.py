@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bitline.certification import cp_table
 from bitline.report.progress import progress_on
-from bitline.simulation import cp_table, simulate, verify
+from bitline.simulation import simulate, verify
 
 # name, checkpoint, data, architecture, top-1 and top-5 the manifest measured
 NETWORKS = (

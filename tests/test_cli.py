@@ -77,10 +77,10 @@ def test_one_bit_less_than_certified_is_refuted_and_saturates_for_the_witness(
     capsys: pytest.CaptureFixture[str], mlp: Path
 ) -> None:
     from bitline import load_hardware
+    from bitline.certification import certify_checkpoint
     from bitline.crossbar.engines import Crossbars
     from bitline.network.conversion import matrix_layers
     from bitline.preparation import load_network
-    from bitline.simulation import certify_checkpoint
 
     needed = json.loads(run(capsys, "certify", mlp, "--json")[1])["adc_bits"]["weight_aware"]
     status, text, _ = run(capsys, "certify", mlp, "--adc-bits", needed - 1, "--json")

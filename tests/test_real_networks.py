@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import bitline
+from bitline.certification import certify_checkpoint
 from bitline.crossbar.engines import Crossbars
 from bitline.network.conversion import matrix_layers
 from bitline.preparation import load_network
-from bitline.simulation import certify_checkpoint, verify
+from bitline.simulation import verify
 
 pytestmark = pytest.mark.realdata
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -204,10 +205,10 @@ def _simulate(args: argparse.Namespace) -> None:
 
 
 def _certify(args: argparse.Namespace) -> None:
+    from bitline.certification import certify_checkpoint, check_certificate_file, cp_table
     from bitline.report.proof import certificate_text, cp_table_text
     from bitline.report.schema import dump_json
     from bitline.report.writer import OutputFolder
-    from bitline.simulation import certify_checkpoint, check_certificate_file, cp_table
 
     if args.check is not None:
         layers, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
@@ -364,6 +365,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if argv is None:  # a terminated run cleans up like an interrupted one
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         args = _parser().parse_args(arguments)
         args.argv = arguments
         run: Callable[[Any], None] = args.run

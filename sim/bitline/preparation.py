@@ -9,12 +9,13 @@ from pathlib import Path
 from bitline.data import Dataset, open_dataset
 from bitline.data.normalisation import PRESETS, Normalisation
 from bitline.errors import DataError
+from bitline.hardware import Hardware, load_hardware
 from bitline.network.architectures import Network, build_network
 from bitline.network.checkpoint import Checkpoint, load_checkpoint
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import Images, batch_size_for, fit
 
-__all__ = ["Prepared", "calibration_split", "load_network", "prepare", "shipped_checkpoints"]
+__all__ = ["Prepared", "calibration_split", "chosen_hardware", "load_network", "prepare", "shipped_checkpoints"]
 
 _CHECK_IMAGES = 300
 _CHECK_IMAGES_LARGE = 40
@@ -39,6 +40,12 @@ class Prepared:
     normalisation_source: str
     """Where the normalisation came from."""
     notes: tuple[str, ...]
+
+
+def chosen_hardware(hw: str | Path | Hardware, adc_bits: int | str | None) -> Hardware:
+    """The hardware a user names, with the ADC bits or policy that replace its own."""
+    overrides = {} if adc_bits is None else {"adc_bits": adc_bits}
+    return hw.replace(**overrides) if isinstance(hw, Hardware) else load_hardware(hw, **overrides)
 
 
 def shipped_checkpoints() -> list[str]:

@@ -1,0 +1,121 @@
+"""The proof alone: certify a checkpoint, re-check a certificate file, and what CP pruning would need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bitline.crossbar.certificate import NetworkCertificate, certify_layers
+from bitline.crossbar.check import certified_hardware, check_certificate
+from bitline.errors import DataError
+from bitline.hardware import Hardware
+from bitline.network.conversion import matrix_layers
+from bitline.preparation import chosen_hardware, load_network
+from bitline.pruning.constraints import ColumnProportional, project_layers
+from bitline.pruning.layers import prunable_layers
+
+__all__ = ["certify_checkpoint", "check_certificate_file", "cp_table"]
+
+
+def certify_checkpoint(
+    checkpoint: str | Path,
+    hw: str | Path | Hardware = "tinyadc",
+    *,
+    adc_bits: int | str | None = None,
+    arch: str | None = None,
+    cp_rate: int | None = None,
+) -> tuple[NetworkCertificate, str]:
+    """Certify a checkpoint's ADC bits from its weights alone: no data, no simulation.
+
+    Parameters
+    ----------
+    cp_rate : int, optional
+        First project every layer but the first onto this column-proportional rate (one shot, no retraining): what the
+        checkpoint's bits would be.
+
+    Returns
+    -------
+    NetworkCertificate, str
+        The certificate and the checkpoint's sha256.
+    """
+    hardware = chosen_hardware(hw, adc_bits)
+    loaded, _, network = load_network(checkpoint, arch)
+    if cp_rate is not None:
+        constraint = ColumnProportional(rate=cp_rate, rows=hardware.rows)
+        project_layers(prunable_layers(network.module), constraint)
+    return certify_layers(matrix_layers(network.module, hardware).layers, hardware), loaded.sha256
+
+
+def check_certificate_file(
+    certificate: str | Path, checkpoint: str | Path, *, arch: str | None = None
+) -> tuple[int, list[str]]:
+    """Re-check a certificate file against a checkpoint with code of its own (:mod:`bitline.crossbar.check`).
+
+    Returns
+    -------
+    int, list of str
+        Layers checked, and one line for each claim that does not hold.
+
+    Raises
+    ------
+    DataError, ConfigError, CheckpointError
+        The file is missing or no certificate; or the checkpoint cannot be loaded.
+    """
+    path = Path(certificate)
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"certificate {certificate}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"certificate {certificate}: not a JSON document, expected a bitline certificate") from None
+    hardware = certified_hardware(document)
+    loaded, _, network = load_network(checkpoint, arch)
+    layers = matrix_layers(network.module, hardware).layers
+    complaints = check_certificate(document, layers)
+    claimed = document.get("checkpoint_sha256")
+    if claimed is not None and claimed != loaded.sha256:
+        complaints.insert(0, f"checkpoint_sha256: the certificate is of {claimed}, the checkpoint is {loaded.sha256}")
+    return len(layers), complaints
+
+
+def cp_table(
+    checkpoint: str | Path,
+    hw: str | Path | Hardware = "tinyadc",
+    *,
+    rates: Sequence[int],
+    arch: str | None = None,
+) -> list[dict[str, Any]]:
+    """Certify a checkpoint after one-shot CP projection at several rates.
+
+    Returns
+    -------
+    list of dict
+        One row a rate: largest ``equation``, ``paper``, ``weight_aware`` and ``weight_aware_per_slice`` of the pruned
+        layers, the names of those where the paper's count is not lossless, and the exempt first layer's proven bits.
+    """
+    rows = []
+    for rate in rates:
+        certificate, _ = certify_checkpoint(checkpoint, hw, arch=arch, cp_rate=rate)
+        first, pruned = certificate.layers[0], certificate.layers[1:] or certificate.layers
+        papers = [layer.counts.paper for layer in pruned if layer.counts.paper is not None]
+        per_slice = [layer.counts.weight_aware_per_slice for layer in pruned]
+        rows.append(
+            {
+                "cp_rate": rate,
+                "nonzeros_max": max(layer.nonzeros_max for layer in pruned),
+                "equation": max(layer.counts.equation for layer in pruned),
+                "paper": max(papers, default=None),
+                "weight_aware": max(layer.bits for layer in pruned),
+                "weight_aware_per_slice": [max(bits) for bits in zip(*per_slice, strict=True)],
+                "layers": len(pruned),
+                "paper_not_lossless": [
+                    layer.name
+                    for layer in pruned
+                    if layer.counts.paper is not None and layer.counts.paper < layer.counts.weight_aware
+                ],
+                "first_layer": {"name": first.name, "weight_aware": first.bits},
+            }
+        )
+    return rows
