@@ -16,7 +16,7 @@ from bitline.chip.report import ChipReport
 from bitline.compaction import mapped_weights
 from bitline.data import Dataset
 from bitline.errors import ConfigError, RangeError, VerificationError
-from bitline.hardware import Hardware, load_hardware
+from bitline.hardware import Hardware
 from bitline.layers import Operation
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
@@ -257,5 +257,4 @@ def _price(graph: Sequence[Operation], network: CrossbarNetwork, images: int) ->
         adc_bits={proof.name: proof.adc.per_slice for proof in network.certificate.layers},
         weights=weights,
         activity=activity,
-        baseline=load_hardware(BASELINE_HARDWARE),
     )
