@@ -309,3 +309,58 @@ def test_full_standard_output_and_a_reader_that_left() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["certify", SHIPPED, "--cp-rates", "2", "--out", "d"], "--out"),
+        (["certify", SHIPPED, "--cp-rates", "2", "--adc-bits", "3"], "--adc-bits"),
+        (["certify", SHIPPED, "--cp-rates", "2", "--require-lossless"], "--require-lossless"),
+        (["certify", SHIPPED, "--check", "c.json", "--adc-bits", "3"], "--adc-bits"),
+        (["certify", SHIPPED, "--check", "c.json", "--hw", "isaac"], "--hw"),
+        (["simulate", "--data", "trace:t", "--images", "5"], "images"),
+        (["simulate", "--data", "trace:t", "--arch", "mlp"], "arch"),
+        (["simulate", SHIPPED, "--trace-vectors", "0"], "trace vectors"),
+    ],
+)
+def test_an_option_without_effect_is_refused(capsys: pytest.CaptureFixture[str], argv: list[str], word: str) -> None:
+    status, text, err = run(capsys, *argv)
+    assert (status, text) == (2, "")
+    assert word in err
+    assert err.count("\n") == 1
+
+
+def test_check_honours_require_lossless(capsys: pytest.CaptureFixture[str], tmp_path: Path, mlp: Path) -> None:
+    assert run(capsys, "certify", mlp, "--adc-bits", "2", "--out", tmp_path)[0] == 0
+    path = tmp_path / "certificate.json"
+    status, text, _ = run(capsys, "certify", "--check", path, mlp)
+    assert (status, "NOT lossless" in text) == (0, True)
+    assert run(capsys, "certify", "--check", path, mlp, "--require-lossless")[0] == 3
+    document = json.loads(path.read_text())
+    del document["checkpoint_sha256"]
+    path.write_text(json.dumps(document))
+    assert run(capsys, "certify", "--check", path, mlp)[0] == 3
+
+
+def test_recorded_traces_do_not_depend_on_the_histogram_or_the_engine(tmp_path: Path, mlp: Path) -> None:
+    from bitline import simulate
+    from bitline.data.traces import load_trace
+
+    found = []
+    for name, options in (("a", {"histogram_images": 1}), ("b", {"engine": "certified"})):
+        simulate(mlp, images=7, trace_folder=tmp_path / name, trace_vectors=5, **options)
+        found.append(load_trace(tmp_path / name / "fc1.npz").x)
+    assert found[0].shape == (5, 256)
+    assert np.array_equal(*found)
+
+
+def test_the_exact_engine_proves_nothing_and_is_refused(mlp: Path) -> None:
+    from bitline import simulate
+    from bitline.errors import ConfigError, RangeError
+
+    with pytest.raises(ConfigError, match="bitserial, certified, not 'exact'"):
+        simulate(mlp, engine="exact")
+    for images in (2.5, "5", True):
+        with pytest.raises(RangeError, match="whole number"):
+            simulate(mlp, images=images)  # type: ignore[arg-type]

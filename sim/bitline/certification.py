@@ -50,13 +50,14 @@ def certify_checkpoint(
 
 def check_certificate_file(
     certificate: str | Path, checkpoint: str | Path, *, arch: str | None = None
-) -> tuple[int, list[str]]:
+) -> tuple[int, bool, list[str]]:
     """Re-check a certificate file against a checkpoint with code of its own (:mod:`bitline.crossbar.check`).
 
     Returns
     -------
-    int, list of str
-        Layers checked, and one line for each claim that does not hold.
+    int, bool, list of str
+        Layers checked, whether the certificate says that all of them are lossless, and one line for each claim that
+        does not hold.
 
     Raises
     ------
@@ -75,9 +76,9 @@ def check_certificate_file(
     layers = matrix_layers(network.module, hardware).layers
     complaints = check_certificate(document, layers)
     claimed = document.get("checkpoint_sha256")
-    if claimed is not None and claimed != loaded.sha256:
+    if claimed != loaded.sha256:
         complaints.insert(0, f"checkpoint_sha256: the certificate is of {claimed}, the checkpoint is {loaded.sha256}")
-    return len(layers), complaints
+    return len(layers), document.get("lossless") is True, complaints
 
 
 def cp_table(

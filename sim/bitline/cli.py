@@ -18,7 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitline._version import __version__
-from bitline.errors import BitlineError, VerificationError
+from bitline.errors import BitlineError, ConfigError, VerificationError
 
 if TYPE_CHECKING:
     from bitline.report.progress import Progress
@@ -210,16 +210,22 @@ def _certify(args: argparse.Namespace) -> None:
     from bitline.report.schema import dump_json
     from bitline.report.writer import OutputFolder
 
+    _refuse_unused(args)
     if args.check is not None:
-        layers, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
+        layers, lossless, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
         if args.json:
-            print(dump_json({"holds": not complaints, "layers": layers, "complaints": complaints}), end="")
+            found = {"holds": not complaints, "lossless": lossless, "layers": layers, "complaints": complaints}
+            print(dump_json(found), end="")
         elif not complaints:
+            verdict = "proven lossless" if lossless else "NOT lossless, with a witness for every refuted layer"
             print(
-                f"certificate {args.check} holds for {args.checkpoint}: {layers} layers recomputed, every claim agrees"
+                f"certificate {args.check} holds for {args.checkpoint}: {layers} layers recomputed, every claim agrees "
+                f"({verdict})"
             )
         if complaints:
             raise VerificationError(f"certificate {args.check}: {complaints[0]} ({len(complaints)} claims do not hold)")
+        if args.require_lossless and not lossless:
+            raise VerificationError(f"certificate {args.check}: holds, and says that not every layer is lossless")
         return
     if args.cp_rates is not None:
         rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
@@ -294,6 +300,19 @@ def _split_designs(names: list[str], checkpoint: str | None) -> tuple[list[str],
         if last not in list_hardware() and (shipped or weights):
             return names[:-1], last
     return names, checkpoint
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Options that would have no effect are refused: somebody relies on them."""
+    mode = "--check" if args.check is not None else "--cp-rates" if args.cp_rates is not None else None
+    options = {"--adc-bits": args.adc_bits, "--out": args.out}
+    if mode == "--check":
+        options |= {"--cp-rates": args.cp_rates, "--hw": None if args.hw == "tinyadc" else args.hw}
+    elif mode == "--cp-rates":
+        options["--require-lossless"] = args.require_lossless or None
+    for name, value in options.items():
+        if mode is not None and value is not None:
+            raise ConfigError(f"certify {mode}: {name} has no effect there; leave it out")
 
 
 def _hw(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bitline.data import Dataset, open_dataset
 from bitline.data.normalisation import PRESETS, Normalisation
-from bitline.errors import DataError
+from bitline.errors import ConfigError, DataError
 from bitline.hardware import Hardware, load_hardware
 from bitline.network.architectures import Network, build_network
 from bitline.network.checkpoint import Checkpoint, load_checkpoint
@@ -44,6 +44,8 @@ class Prepared:
 
 def chosen_hardware(hw: str | Path | Hardware, adc_bits: int | str | None) -> Hardware:
     """The hardware a user names, with the ADC bits or policy that replace its own."""
+    if not isinstance(hw, str | Path | Hardware):
+        raise ConfigError(f"hardware: expected a name, a path or a description, got {type(hw).__name__}")
     overrides = {} if adc_bits is None else {"adc_bits": adc_bits}
     return hw.replace(**overrides) if isinstance(hw, Hardware) else load_hardware(hw, **overrides)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitline.crossbar.certificate import certify_layers
-from bitline.crossbar.engines import Crossbars, exact_product
+from bitline.crossbar.engines import Crossbars, check_engine, exact_product
 from bitline.data.traces import ActivationTrace, load_trace, save_trace
 from bitline.errors import DataError, OutputError
 from bitline.hardware import Hardware
@@ -45,6 +45,7 @@ def replay(
         No trace there, or bit widths that the hardware does not have.
     """
     hardware = chosen_hardware(hw, adc_bits)
+    check_engine(engine)
     started = time.perf_counter()
     place = Path(path)
     files = sorted(place.glob("*.npz")) if place.is_dir() else [place]

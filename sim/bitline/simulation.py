@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitline.chip import LayerActivity, estimate
 from bitline.chip.report import ChipReport
 from bitline.compaction import mapped_weights
+from bitline.crossbar.engines import check_engine
 from bitline.data import Dataset
-from bitline.errors import ConfigError, RangeError, VerificationError
+from bitline.errors import ConfigError, DataError, RangeError, VerificationError
 from bitline.hardware import Hardware
 from bitline.layers import Operation
 from bitline.network.conversion import CrossbarNetwork, convert
@@ -105,14 +108,27 @@ def simulate(
     started = time.perf_counter()
     progress = progress or NullProgress()
     hardware = chosen_hardware(hw, adc_bits)
-    _positive("images", images)
-    _positive("calibration images", calibration_images)
+    check_engine(engine)
+    for name, number in (
+        ("images", images),
+        ("calibration images", calibration_images),
+        ("trace vectors", trace_vectors),
+        ("histogram images", histogram_images + 1 if isinstance(histogram_images, int) else histogram_images),
+    ):
+        _positive(name, number)
+    if data is not None and not isinstance(data, str | Dataset):
+        raise DataError(f"data: expected KIND:PATH or an opened data set, got {type(data).__name__}")
     folder = None if out is None else OutputFolder(out)
-    if folder is not None:
-        folder.check()
+    for place in (folder, None if trace_folder is None else OutputFolder(trace_folder)):
+        if place is not None:
+            place.check()
     if isinstance(data, str) and data.startswith(_TRACE_PREFIX):
         if checkpoint is not None:
             raise ConfigError("data: a trace carries its own weights; leave the checkpoint out to replay it")
+        unused = {"arch": arch, "images": images, "normalisation": normalisation, "resize": resize, "crop": crop}
+        for name, value in {**unused, "record_trace": trace_folder}.items():
+            if value is not None:
+                raise ConfigError(f"{name}: has no meaning for a replayed trace; leave it out")
         return replay(data.removeprefix(_TRACE_PREFIX), hardware, engine=engine, out=out, command=command)
 
     # load
@@ -174,10 +190,12 @@ def verify(report: Mapping[str, Any]) -> None:
     Raises
     ------
     VerificationError
-        A run without saturations, or on a certificate that says lossless, whose outputs differ from the exact integer
-        network's; or saturations in a layer proven lossless.
+        No conversion at all; a run without saturations, or on a certificate that says lossless, whose outputs differ
+        from the exact integer network's; or saturations in a layer proven lossless.
     """
     accuracy = report["accuracy"]
+    if accuracy is not None and not sum(layer["conversions"] or 0 for layer in report["layers"]):
+        raise VerificationError("no conversion was performed, so nothing about them was shown")
     saturations = sum(layer["saturations"] or 0 for layer in report["layers"])
     for layer in report["layers"]:
         if layer["lossless"] and layer["saturations"]:
@@ -195,7 +213,11 @@ def verify(report: Mapping[str, Any]) -> None:
 
 
 def _positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise RangeError(f"{name}: must be a whole number, got {value!r}")
+    if value < 1:
         raise RangeError(f"{name}: must be at least 1, got {value}")
 
 

@@ -520,3 +520,19 @@ def test_bad_options_and_inputs():
 def test_convert_is_bitlines():
     assert bitline.convert is convert
     assert isinstance(bitline.convert(nn.Linear(2, 2), random_input(2, 2), HW), CrossbarNetwork)
+
+
+class _OptionalArgument(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.fc(x if mask is None else x * mask)
+
+
+def test_optional_arguments_stay_at_their_defaults() -> None:
+    torch.manual_seed(0)
+    module, x = _OptionalArgument(), torch.randn(5, 6)
+    network = convert(module, x, bitline.load_hardware("tinyadc"))
+    assert torch.allclose(network(x), module(x), atol=0.05)

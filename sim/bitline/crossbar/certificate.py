@@ -324,13 +324,10 @@ def _bits(largest: int, sign: str, hw: Hardware) -> int:
 
 def _tile_sums(codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool) -> NDArray[np.int64]:
     """S_max of every column [shape=(T, P, S, columns)]; groups side by side as columns, they only differ in inputs."""
-    cells = encode(codes, hw)
-    starts = np.arange(0, codes.shape[0], hw.rows)
-    sums = (
-        np.add.reduceat(cells.levels, starts, axis=0, dtype=np.int64)
-        if starts.size
-        else np.zeros((0, hw.signs, hw.slices, codes.shape[1]))
-    )
+    starts = range(0, codes.shape[0], hw.rows)
+    # tile by tile: the levels of a whole layer would take 64 bytes a weight
+    tiles = [encode(codes[start : start + hw.rows], hw).levels.sum(axis=0, dtype=np.int64) for start in starts]
+    sums = np.stack(tiles) if tiles else np.zeros((0, hw.signs, hw.slices, codes.shape[1]))
     return np.asarray(sums, np.int64) * max_digit(hw, signed_inputs)
 
 

@@ -18,7 +18,7 @@ from bitline.crossbar.exact import exact_product
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 
-__all__ = ["Crossbars", "Engine", "Product", "exact_product", "matmul"]
+__all__ = ["Crossbars", "Engine", "Product", "check_engine", "exact_product", "matmul"]
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -31,6 +31,21 @@ class Engine(StrEnum):
     """Every conversion performed and counted."""
     CERTIFIED = "certified"
     """Proven outputs by an exact product, refuted ones bit-serially; same integers."""
+
+
+def check_engine(engine: Engine | str) -> Engine:
+    """The engine of a name.
+
+    Raises
+    ------
+    ConfigError
+        No such engine.
+    """
+    try:
+        return Engine(engine)
+    except ValueError:
+        names = ", ".join(member.value for member in Engine)
+        raise ConfigError(f"Argument 'engine' must be one of {names}, not {engine!r}") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,11 +207,7 @@ class Crossbars:
         ------
         ShapeError, RangeError, ConfigError
         """
-        try:
-            engine = Engine(engine)
-        except ValueError:
-            names = ", ".join(member.value for member in Engine)
-            raise ConfigError(f"Argument 'engine' must be one of {names}, not {engine!r}") from None
+        engine = check_engine(engine)
         groups, rows, columns = self.codes.shape
         x = check_inputs(x, groups * rows, self.hw, self.signed_inputs)
         if histogram is not None:

@@ -147,7 +147,6 @@ def evaluate(
     """
     result = Evaluation(labelled=split.labels is not None)
     network.reset_counters()
-    network.record_traces(trace_vectors)
     for start in range(0, images, batch_size):
         stop = min(images, start + batch_size)
         # a batch is cut where the histogram ends, so that the counted images do not depend on the batch size
@@ -156,8 +155,9 @@ def evaluate(
             x = split.images(low, high)
             network.record_histograms(low < histogram_images)
             network.engine = NetworkEngine(engine)
+            network.record_traces(trace_vectors)
             scores = {"simulated": _timed(result, "simulated", network, x)}
-            network.record_traces(0)
+            network.record_traces(0)  # the exact network sees the same codes again
             network.engine = NetworkEngine.EXACT
             scores["integer"] = _timed(result, "integer", network, x)
             scores["float"] = _timed(result, "float", network.float_forward, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +113,16 @@ def private_copy(module: nn.Module) -> nn.Module:
     return twin.requires_grad_(False)
 
 
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """Defaults of the forward's optional arguments: what a caller that gives one input leaves them at."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return {
+        p.name: p.default
+        for p in parameters[1:]
+        if p.default is not p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
 def trace(module: nn.Module) -> fx.GraphModule:
     """Trace a network into a graph of its own copy, without dropout, identities and unused results.
 
@@ -126,7 +137,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
     name = type(twin).__name__
     tracer = _Tracer()
     try:
-        graph = tracer.trace(twin)
+        graph = tracer.trace(twin, concrete_args=_defaults(twin))
         graph_module = fx.GraphModule(tracer.root, graph, name)
     except Exception as error:  # the network's own code runs here: anything may come out of it
         raise ConversionError(
