@@ -94,8 +94,8 @@ def _networks_table(entries: list[tuple[Any, dict[str, Any]]]) -> list[str]:
     lines += [
         "",
         f"Machine: {machine['processor']}, {threads} threads, {machine.get('instructions', '')}; Bitline "
-        f"{entries[0][1]['provenance']['version']}, torch {machine.get('torch')}, numba {machine.get('numba')}. Speeds are "
-        "those of these runs, beside whatever else the machine was doing; `python -m benchmarks` measures speed.",
+        f"{entries[0][1]['provenance']['version']}, torch {machine.get('torch')}, numba {machine.get('numba')}. Speeds "
+        "are those of these runs, beside whatever else the machine was doing; `python -m benchmarks` measures speed.",
         "",
         *(f"- {name}: {report['notes'][0]}" for (name, *_), report in entries),
     ]

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bitline.chip.mapping import WeightFacts, _zero_crossbars, map_layer, weight_facts
+from bitline.chip.mapping import WeightFacts, map_layer, weight_facts
 from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer, Operation, OperationKind
@@ -46,7 +46,7 @@ def mapped_weights(
     for layer, proof in zip(layers, certificate.layers, strict=True):
         found = weight_facts(layer, hw)
         if any(found.removed_rows) and not _survives(layer, proof, hw):
-            in_place = _without_row_removal(layer, found, hw)
+            in_place = weight_facts(layer, hw, keep_rows=True)
             if _crossbars(layer, found, hw) < _crossbars(layer, in_place, hw):
                 kept.append(layer.name)
             found = in_place
@@ -89,12 +89,3 @@ def _closed_up(codes: NDArray[np.int32]) -> NDArray[np.int32]:
     for target, group in zip(closed, groups, strict=True):
         target[: len(group)] = group
     return closed
-
-
-def _without_row_removal(layer: MatrixLayer, found: WeightFacts, hw: Hardware) -> WeightFacts:
-    zero = 0
-    for codes in layer.codes:
-        live = codes[:, (codes != 0).any(axis=0)]
-        if live.size:
-            zero += _zero_crossbars(live, hw)
-    return replace(found, removed_rows=(0,) * len(layer.codes), zero_crossbars=zero)

@@ -53,6 +53,15 @@ def report_of(
                         images=histogram_images,
                     )
                 )
+            if proof.adc.unit is not None:
+                histograms.append(
+                    histogram_record(
+                        f"{layer.name} (unit column)",
+                        counters.histogram[-1],
+                        adc_bits=proof.adc.unit,
+                        images=histogram_images,
+                    )
+                )
     rates = [proof.cp_rate for proof in certificate.layers[1:] or certificate.layers if proof.cp_rate is not None]
     dataset, conversions = prepared.dataset, sum(record["conversions"] for record in records)
     return {

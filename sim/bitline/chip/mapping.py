@@ -113,16 +113,17 @@ def _zero_crossbars(codes: NDArray[np.int32], hw: Hardware) -> int:
     return zero
 
 
-def weight_facts(layer: MatrixLayer, hw: Hardware) -> WeightFacts:
+def weight_facts(layer: MatrixLayer, hw: Hardware, *, keep_rows: bool = False) -> WeightFacts:
     """Find the zero rows, zero columns and zero crossbars of a layer's weights.
 
     Rows and columns that are zero throughout are taken out before tiling, as structured pruning in crossbar multiples
-    intends. Physical columns lie output by output, an output's slices and signs next to each other.
+    intends; with ``keep_rows`` the rows stay where they are. Physical columns lie output by output, an output's slices
+    and signs next to each other.
     """
     removed_rows, removed_columns, zero = [], [], 0
     for codes in layer.codes:
         nonzero = codes != 0
-        live_rows, live_columns = nonzero.any(axis=1), nonzero.any(axis=0)
+        live_rows, live_columns = nonzero.any(axis=1) | keep_rows, nonzero.any(axis=0)
         removed_rows.append(int(codes.shape[0] - np.count_nonzero(live_rows)))
         removed_columns.append(int(codes.shape[1] - np.count_nonzero(live_columns)))
         compact = codes[live_rows][:, live_columns]
