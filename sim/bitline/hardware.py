@@ -217,6 +217,8 @@ def _validate(fields: dict[str, Any], where: str) -> Hardware:
         # pydantic names the members of a union in the path; a user only knows the fields
         path = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise ConfigError(f"hardware {where}: {path}: required, but missing") from None
         if first["type"] == "extra_forbidden":
             known = ", ".join(Hardware.model_fields)
             message = f"unknown key (known here: {known})" if len(first["loc"]) == 1 else "unknown key"
