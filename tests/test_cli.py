@@ -65,8 +65,9 @@ def test_simulate_json_is_one_document_on_standard_output(capsys: pytest.Capture
 def test_default_run_sets_cp_pruned_beside_unpruned(capsys: pytest.CaptureFixture[str]) -> None:
     status, text, _ = run(capsys, "simulate", "--images", "3", "--json")
     assert status == 0
-    baseline, pruned = json.loads(text)["comparison"]
-    assert baseline["adc_bits"] == 8
+    baseline, unpruned, pruned = json.loads(text)["comparison"]
+    assert baseline["adc_bits"] == unpruned["adc_bits"] == 8
+    assert unpruned["crossbars"] == pruned["crossbars"]
     assert pruned["cp_rate"] == 16
     assert pruned["lossless"] is True
     assert pruned["adc_bits"] < baseline["adc_bits"]
@@ -279,14 +280,20 @@ def _start(*argv: str, **kwargs: object) -> subprocess.Popen[str]:
     )
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
-    with _start("simulate", "--out", str(tmp_path / "out")) as process:
-        time.sleep(6)
-        process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("seconds", [1.5, 5.0])
+def test_a_stopped_run_says_so_and_leaves_nothing(
+    tmp_path: Path, seconds: float, stop: signal.Signals, status: int
+) -> None:
+    # the default run takes longer than this: three networks, 500 images each
+    with _start("simulate", "--out", str(tmp_path / "out"), "--record-trace", str(tmp_path / "traces")) as process:
+        time.sleep(seconds)
+        process.send_signal(stop)
         out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == status, err
     assert "Traceback" not in err
-    assert err.strip().splitlines()[-1] == "bitline: interrupted"
+    if stop is signal.SIGINT:
+        assert err.strip().splitlines()[-1] == "bitline: interrupted"
     assert out == ""
     assert not list(tmp_path.iterdir())
 
@@ -364,3 +371,51 @@ def test_the_exact_engine_proves_nothing_and_is_refused(mlp: Path) -> None:
     for images in (2.5, "5", True):
         with pytest.raises(RangeError, match="whole number"):
             simulate(mlp, images=images)  # type: ignore[arg-type]
+
+
+def test_special_files_and_networks_that_fail_are_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero", tmp_path):
+        status, _, err = run(capsys, "certify", "--check", path, SHIPPED)
+        assert status == 2
+        assert "expected a file" in err
+        assert err.count("\n") == 1
+    (tmp_path / "nanny.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.l = torch.nn.Linear(256, 10)\n\n    def forward(self, x):\n"
+        "        return torch.log(self.l(x.flatten(1)) - 1e6)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    torch.save({"l.weight": torch.zeros(10, 256), "l.bias": torch.zeros(10)}, "nanny.pth")
+    status, _, err = run(capsys, "simulate", "nanny.pth", "--arch", "nanny:Net", "--images", "4", "--out", "out")
+    assert status == 2
+    assert "NaN" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--out", "--record-trace"):
+        status, _, err = run(capsys, "simulate", SHIPPED, option, "")
+        assert status == 2
+        assert option in err
+
+
+def test_traces_are_all_there_or_none(tmp_path: Path, mlp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitline import replaying, simulate
+    from bitline.errors import OutputError
+
+    written = []
+
+    def full_disk(path: Path, trace: object) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        path.write_bytes(b"half")
+
+    monkeypatch.setattr(replaying, "save_trace", full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        simulate(mlp, images=2, trace_folder=tmp_path / "traces")
+    assert written
+    assert not (tmp_path / "traces").exists()

@@ -82,6 +82,8 @@ def test_impossible_values_are_named(overrides: dict[str, object], words: list[s
         ("", ["mapping", "NoneType"]),
         ("1: 2\n", ["keys must be names", "1"]),
         ("rows: 128\nrowz: 1\n", ["rowz", "unknown key"]),
+        ("rows: 1\nrows: 2\n", ["rows", "given twice"]),
+        ('name: "a\\nb"\n', ["name"]),
         ("rows: !!python/object/apply:os.system [echo]\n", ["not valid YAML"]),
         ("a: &a [x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nrows: [*c, *c, *c, *c, *c]\n", ["rows", "integer"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from bitline.network.conversion import matrix_layers
 from bitline.preparation import chosen_hardware, load_network
 from bitline.pruning.constraints import ColumnProportional, project_layers
 from bitline.pruning.layers import prunable_layers
+
+_MAX_BYTES = 1 << 30
 
 __all__ = ["certify_checkpoint", "check_certificate_file", "cp_table"]
 
@@ -45,7 +48,8 @@ def certify_checkpoint(
     if cp_rate is not None:
         constraint = ColumnProportional(rate=cp_rate, rows=hardware.rows)
         project_layers(prunable_layers(network.module), constraint)
-    return certify_layers(matrix_layers(network.module, hardware).layers, hardware), loaded.sha256
+    certificate = certify_layers(matrix_layers(network.module, hardware).layers, hardware)
+    return replace(certificate, network=network.architecture), loaded.sha256
 
 
 def check_certificate_file(
@@ -65,7 +69,11 @@ def check_certificate_file(
         The file is missing or no certificate; or the checkpoint cannot be loaded.
     """
     path = Path(certificate)
+    if path.exists() and not path.is_file():
+        raise DataError(f"certificate {certificate}: expected a file, found a folder or special file")
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"certificate {certificate}: larger than {_MAX_BYTES} bytes, not a bitline certificate")
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"certificate {certificate}: cannot be read ({error.strerror})") from None

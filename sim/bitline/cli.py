@@ -388,6 +388,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         args = _parser().parse_args(arguments)
         args.argv = arguments
+        for option in ("out", "record_trace"):
+            if getattr(args, option, None) == "":
+                raise ConfigError(f"--{option.replace('_', '-')}: expected the name of a folder, got nothing")
         run: Callable[[Any], None] = args.run
         run(args)
         sys.stdout.flush()
@@ -405,8 +408,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # files and folders have errors of their own; this is standard output, or the machine
         _discard_output()
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"bitline: {error.strerror or error}{where}", file=sys.stderr)
+        where = error.filename or "standard output"
+        print(f"bitline: {where}: cannot be read or written: {error.strerror or error}", file=sys.stderr)
         return 2
     except SystemExit as stop:  # argparse
         return int(stop.code or 0)

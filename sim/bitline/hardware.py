@@ -100,10 +100,10 @@ class Hardware(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
-    name: Annotated[str, Field(min_length=1)] = "custom"
+    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")] = "custom"
     """Name of the design, used in reports."""
 
-    summary: str = ""
+    summary: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     """One line on what the design is."""
 
     rows: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
@@ -233,6 +233,20 @@ def hardware_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice: YAML would take the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping, each key once."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def list_hardware() -> list[str]:
     """Names of the hardware descriptions that ship with Bitline."""
     folder = resources.files("bitline.hwconfigs")
@@ -282,7 +296,7 @@ def load_hardware(name_or_path: str | Path = "tinyadc", **overrides: Any) -> Har
     """
     text, where = _read(name_or_path)
     try:
-        fields = yaml.safe_load(text)
+        fields = yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""

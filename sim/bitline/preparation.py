@@ -112,7 +112,12 @@ def prepare(
     dataset = (
         data
         if isinstance(data, Dataset)
-        else open_dataset(data, normalisation=normalisation, resize=resize or network.resize, crop=crop or network.crop)
+        else open_dataset(
+            data,
+            normalisation=normalisation,
+            resize=network.resize if resize is None else resize,
+            crop=network.crop if crop is None else crop,
+        )
     )
     channels = dataset.image_shape[0]
     if network.input_shape is not None and network.input_shape[0] != channels:

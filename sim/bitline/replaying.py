@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -108,10 +110,29 @@ def _trace_layer(trace: ActivationTrace) -> MatrixLayer:
 def save_traces(network: CrossbarNetwork, folder: Path, source: str) -> None:
     """Write each layer's recorded codes, one file a group."""
     scales = {record.layer: record.scale for record in network.calibration}
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bitline-", dir=folder) as staging:
+            _save_all(network, scales, Path(staging), source)
+            for file in sorted(Path(staging).iterdir()):  # all written: now they appear
+                file.replace(folder / file.name)
+    except OutputError:
+        _discard_empty(folder, made)
+        raise
     except OSError as error:
-        raise OutputError(f"trace folder {folder}: cannot be made ({error.strerror})") from None
+        _discard_empty(folder, made)
+        raise OutputError(f"trace folder {folder}: cannot be written ({error.strerror})") from None
+
+
+def _discard_empty(folder: Path, made: bool) -> None:
+    """Remove a folder that this run made and could not fill."""
+    if made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _save_all(network: CrossbarNetwork, scales: dict[str, float], folder: Path, source: str) -> None:
     for recorded in network.traces:
         groups, rows, _ = recorded.codes.shape
         for g in range(groups):

@@ -19,7 +19,7 @@ from bitline.compaction import mapped_weights
 from bitline.crossbar.engines import check_engine
 from bitline.data import Dataset
 from bitline.errors import ConfigError, DataError, RangeError, VerificationError
-from bitline.hardware import Hardware
+from bitline.hardware import Hardware, load_hardware
 from bitline.layers import Operation
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
@@ -175,7 +175,12 @@ def simulate(
     report["timing"]["seconds"] = time.perf_counter() - started
     report["timing"]["phases"]["prepare"] = max(0.0, report["timing"]["seconds"] - sum(result.seconds.values()))
     if checkpoint is None and data is None:
-        report["comparison"] = _against_baseline(report, count, engine, progress)
+        report["comparison"] = _against_baseline(report, hardware, count, engine, progress)
+        other = load_hardware(BASELINE_HARDWARE)
+        report["notes"].append(
+            f"side by side: a weight slice takes {other.signs} column on {other.name} ({other.encoding.value}) and "
+            f"{hardware.signs} on {hardware.name} ({hardware.encoding.value})"
+        )
     report = validate_report(report)
     if trace_folder is not None:
         save_traces(network, Path(trace_folder), f"{prepared.checkpoint_name} on {prepared.dataset.spec}")
@@ -252,16 +257,16 @@ class _Steps:
         self.done = done
 
 
-def _against_baseline(report: dict[str, Any], images: int, engine: str, progress: Progress) -> list[dict[str, Any]]:
-    """Run the unpruned network on the 8-bit design and put both side by side."""
-    baseline = simulate(
-        BASELINE_CHECKPOINT, BASELINE_HARDWARE, "digits", images=images, engine=engine, progress=progress
-    )
-    names = [
-        f"unpruned, {BASELINE_HARDWARE}",
-        f"CP rate {report['network']['cp_rate']:g}, {report['hardware']['name']}",
-    ]
-    return [comparison_column(names[0], baseline), comparison_column(names[1], report)]
+def _against_baseline(
+    report: dict[str, Any], hardware: Hardware, images: int, engine: str, progress: Progress
+) -> list[dict[str, Any]]:
+    """Run the unpruned network on ISAAC's 8-bit design and on this one, and put all side by side."""
+    columns = []
+    for design in (load_hardware(BASELINE_HARDWARE), hardware):
+        dense = simulate(BASELINE_CHECKPOINT, design, "digits", images=images, engine=engine, progress=progress)
+        columns.append(comparison_column(f"unpruned, {design.name}", dense))
+    name = f"CP rate {report['network']['cp_rate']:g}, {report['hardware']['name']}"
+    return [*columns, comparison_column(name, report)]
 
 
 def _price(graph: Sequence[Operation], network: CrossbarNetwork, images: int) -> ChipReport | None:

@@ -126,7 +126,7 @@ def test_bad_values_name_the_field(path, value, words):
     ],
 )
 def test_a_missing_source_is_refused(path):
-    with pytest.raises(ConfigError, match=f"hardware isaac: {path}: Field required") as caught:
+    with pytest.raises(ConfigError, match=f"hardware isaac: {path}: required, but missing") as caught:
         load_hardware("isaac", **_broken(path, drop=True))
     assert "\n" not in str(caught.value)
 

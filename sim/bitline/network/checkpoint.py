@@ -289,7 +289,10 @@ def _plain_name(path: Path) -> Iterator[str]:
 
 
 def _not_torch(path: Path, kind: _Format, error: Exception) -> CheckpointError:
-    what = {_Format.ZIP: "its pickled part cannot be read", _Format.PICKLE: "it is no file that torch.save wrote"}[kind]
+    what = {
+        _Format.ZIP: "its pickled part cannot be read",
+        _Format.PICKLE: "it is a pickle or another file that torch.save did not write",
+    }[kind]
     hint = f"; {_HOW_TO_SAVE}" if kind is _Format.PICKLE else ""
     return _bad(path, f"is truncated, damaged or not a checkpoint: {what} ({_line(error)}){hint}")
 

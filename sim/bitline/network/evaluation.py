@@ -83,6 +83,8 @@ def fit(
         x = split.images(start, stop)
         with torch.no_grad():
             scores = _logits(module(x), stop - start)
+        if not bool(torch.isfinite(scores).all()):
+            return 0.0, math.inf  # inputs far from those the network was trained on
         _check_labels(labels, scores.shape[1])
         hits += int((ranks(scores, labels) == 0).sum())
         loss += float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels), reduction="sum"))
@@ -183,4 +185,6 @@ def _timed(result: Evaluation, which: str, forward: Callable[[torch.Tensor], obj
     with torch.no_grad():
         outputs = _logits(forward(x.clone()), x.shape[0])
     result.seconds[which] += time.perf_counter() - started
+    if not bool(torch.isfinite(outputs).all()):
+        raise ConversionError(f"network: its {which} outputs hold NaN or infinity, expected finite class scores")
     return outputs

@@ -29,6 +29,7 @@ def certificate_text(document: Mapping[str, Any]) -> str:
     paper = "does not apply" if bits["paper"] is None else f"{bits['paper']}"
     lines = [
         f"{verdict}.",
+        *([f"Network {document['network']}: {len(layers)} layers on crossbars."] if document.get("network") else []),
         f"Hardware {hw['name']}: {hw['rows']} rows, {hw['cell_bits']}-bit cells, {hw['dac_bits']}-bit inputs a cycle, "
         f"{hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
