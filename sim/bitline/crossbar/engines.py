@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from bitline.crossbar import kernels
 from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
 from bitline.crossbar.exact import exact_product
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
+from bitline.layers import Window
 
 __all__ = ["Crossbars", "Engine", "Product", "check_engine", "exact_product", "matmul"]
+
+LEAST_BITSLICED = 128
+"""Input vectors from which on 512 at once, some of them idle, are faster than one after the other."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -62,13 +67,24 @@ class Product:
     """Largest column sum seen (of ``|s|`` with analog readout); None from the ``certified`` engine."""
 
 
+def _bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
+    """Codes as contiguous bit patterns of ``input_bits`` digits; digits beyond are never read."""
+    narrow = hw.input_bits <= 8
+    if x.dtype == (np.int8 if narrow else np.int16):
+        return np.ascontiguousarray(x).view(np.uint8 if narrow else np.uint16)
+    return np.ascontiguousarray(x.astype(np.uint8 if narrow else np.uint16, copy=False))
+
+
 class _Matrix:
     """One weight matrix in the cells of its crossbars, packed once."""
 
-    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits) -> None:
+    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> None:
         rows, outputs = w.shape
         self.hw, self.adc, self.w = hw, adc, w
         cells = encode(w, hw)
+        self.bitsliced: BitslicedCells | None = None
+        if w.size and BitslicedCells.supports(hw, rows):
+            self.bitsliced = BitslicedCells(cells.levels, hw, adc.per_slice, signed)
         tiles = cells.flips.shape[0]
         columns = hw.signs * hw.slices * outputs
         words = -(-min(hw.rows, max(rows, 1)) // 64)
@@ -87,6 +103,9 @@ class _Matrix:
 
     def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
+        if self.bitsliced is not None and histogram is None and x.shape[0] >= LEAST_BITSLICED:
+            columns = np.ascontiguousarray(x.T).reshape(1, x.shape[1], 1, x.shape[0])
+            return self.convert_images(columns, 0, Window(), slice(0, 1), x.shape[0])
         hw = self.hw
         y = np.zeros((x.shape[0], self.w.shape[1]), np.int64)
         dtype = np.uint8 if hw.input_bits <= 8 else np.uint16
@@ -103,6 +122,16 @@ class _Matrix:
             largest = max(largest, top)
         return Product(
             y=y, conversions=self.conversions(x.shape[0], signed), saturations=saturations, max_column_sum=largest
+        )
+
+    def convert_images(self, x: NDArray[Any], channel: int, window: Window, lines: slice, width: int) -> Product:
+        """Every conversion of some output lines of a convolution, 512 positions at once (``bitsliced`` is there)."""
+        assert self.bitsliced is not None
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        y = np.empty((self.w.shape[1], vectors), np.int64)
+        saturations, largest = self.bitsliced.convert(_bit_patterns(x, self.hw), channel, window, lines, width, y)
+        return Product(
+            y=y.T, conversions=self.conversions(vectors, False), saturations=saturations, max_column_sum=largest
         )
 
     def conversions(self, vectors: int, signed: bool) -> int:
@@ -182,7 +211,7 @@ class Crossbars:
         if adc is None:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
-        self._matrices = [_Matrix(matrix, hw, adc) for matrix in codes]
+        self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
         self._lossless: list[NDArray[np.bool_]] | None = None
 
     def multiply(
@@ -261,7 +290,7 @@ class Crossbars:
             if refuted.size:
                 rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
                 w = np.ascontiguousarray(matrix.w[rows][:, refuted])
-                share = _Matrix(w, hw, self.adc).convert(x[:, rows], self.signed_inputs, None)
+                share = _Matrix(w, hw, self.adc, self.signed_inputs).convert(x[:, rows], self.signed_inputs, None)
                 y[:, refuted] += share.y - exact_product(x[:, rows], w)
                 saturations += share.saturations
         return Product(
