@@ -17,6 +17,7 @@ from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.cell_lists import BitslicedCells, list_members
 from bitline.crossbar.engines import Crossbars
 from bitline.crossbar.lanes import VECTORS
+from bitline.errors import RangeError, ShapeError
 from bitline.layers import Window
 from strategies import SMALL, Problem, examples, hardware, problems
 
@@ -154,26 +155,45 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
     window = Window(kernel=data.draw(pair), stride=data.draw(pair), dilation=data.draw(pair))
     height, width = data.draw(st.integers(7, 11)), data.draw(st.integers(7, 40))
-    images, channels, first = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
+    images, channels, groups = (data.draw(st.integers(1, 3)) for _ in range(3))
+    signed_inputs = data.draw(st.booleans())
     out_height, out_width = window.output_size(height, width)
     start = data.draw(st.integers(0, out_height - 1))
     lines = slice(start, data.draw(st.integers(start + 1, out_height)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     hw = load_hardware("tinyadc", rows=10, adc_bits=3)
-    x = rng.integers(0, 256, (images, first + channels, height, width), dtype=np.uint8)
-    w = rng.integers(-127, 128, (channels * window.kernel[0] * window.kernel[1], 2), dtype=np.int8)
+    low, high = hw.input_range(signed_inputs)
+    dtype = data.draw(st.sampled_from([np.int8 if signed_inputs else np.uint8, np.int64]))
+    x = rng.integers(low, high + 1, (images, groups * channels, height, width), dtype=dtype)
+    (down, across), (kernel_h, kernel_w), (dilate_h, dilate_w) = window.stride, window.kernel, window.dilation
+    w = rng.integers(-127, 128, (groups, channels * kernel_h * kernel_w, 2), dtype=np.int8)
     fields = [
         x[
             n,
-            first:,
-            i * window.stride[0] : i * window.stride[0] + window.dilation[0] * window.kernel[0] : window.dilation[0],
-            j * window.stride[1] : j * window.stride[1] + window.dilation[1] * window.kernel[1] : window.dilation[1],
+            :,
+            i * down : i * down + dilate_h * kernel_h : dilate_h,
+            j * across : j * across + dilate_w * kernel_w : dilate_w,
         ]
         for n in range(images)
         for i in range(lines.start, lines.stop)
         for j in range(out_width)
     ]
-    crossbars = Crossbars(w, hw)
-    product = crossbars._matrices[0].convert_images(x, first, window, lines, out_width)
-    matrix = np.array([field[:, : window.kernel[0], : window.kernel[1]].reshape(-1) for field in fields])
-    assert_same(product, crossbars.multiply(matrix))
+    matrix = np.array([field[:, :kernel_h, :kernel_w].reshape(-1) for field in fields])
+    crossbars = Crossbars(w, hw, signed_inputs=signed_inputs)
+    assert_same(crossbars.convolve(x, window, lines, out_width), crossbars.multiply(matrix))
+
+
+def test_images_that_do_not_fit() -> None:
+    """Too few channels or lines, and codes out of range, are refused before a kernel reads beyond the array."""
+    crossbars = Crossbars(np.ones((18, 1), np.int8), load_hardware("tinyadc"))
+    window, x = Window(kernel=(3, 3)), np.zeros((1, 2, 5, 5), np.uint8)
+    assert crossbars.convolve(x, window, slice(0, 3), 3).y.shape == (9, 1)
+    with pytest.raises(ShapeError, match="2, H, W"):
+        crossbars.convolve(x[:, :1], window, slice(0, 3), 3)
+    for lines, width in ((slice(0, 4), 3), (slice(0, 3), 4)):
+        with pytest.raises(ShapeError, match="the window reaches"):
+            crossbars.convolve(x, window, lines, width)
+    with pytest.raises(ShapeError):
+        crossbars.convolve(x, window, slice(2, 2), 3)
+    with pytest.raises(RangeError):
+        crossbars.convolve(x.astype(np.int64) - 1, window, slice(0, 3), 3)

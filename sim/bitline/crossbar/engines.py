@@ -104,8 +104,16 @@ class _Matrix:
     def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
         if self.bitsliced is not None and histogram is None and x.shape[0] >= LEAST_BITSLICED:
-            columns = np.ascontiguousarray(x.T).reshape(1, x.shape[1], 1, x.shape[0])
-            return self.convert_images(columns, 0, Window(), slice(0, 1), x.shape[0])
+            vectors = x.shape[0]
+            columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
+            sums = np.empty((self.w.shape[1], vectors), np.int64)
+            saturations, largest = self.bitsliced.convert(columns, 0, Window(), slice(0, 1), vectors, sums)
+            return Product(
+                y=np.ascontiguousarray(sums.T),
+                conversions=self.conversions(vectors, signed),
+                saturations=saturations,
+                max_column_sum=largest,
+            )
         hw = self.hw
         y = np.zeros((x.shape[0], self.w.shape[1]), np.int64)
         dtype = np.uint8 if hw.input_bits <= 8 else np.uint16
@@ -122,16 +130,6 @@ class _Matrix:
             largest = max(largest, top)
         return Product(
             y=y, conversions=self.conversions(x.shape[0], signed), saturations=saturations, max_column_sum=largest
-        )
-
-    def convert_images(self, x: NDArray[Any], channel: int, window: Window, lines: slice, width: int) -> Product:
-        """Every conversion of some output lines of a convolution, 512 positions at once (``bitsliced`` is there)."""
-        assert self.bitsliced is not None
-        vectors = x.shape[0] * (lines.stop - lines.start) * width
-        y = np.empty((self.w.shape[1], vectors), np.int64)
-        saturations, largest = self.bitsliced.convert(_bit_patterns(x, self.hw), channel, window, lines, width, y)
-        return Product(
-            y=y.T, conversions=self.conversions(vectors, False), saturations=saturations, max_column_sum=largest
         )
 
     def conversions(self, vectors: int, signed: bool) -> int:
@@ -257,6 +255,57 @@ class Crossbars:
             if engine is Engine.CERTIFIED
             else max((part.max_column_sum or 0 for part in parts), default=0),
         )
+
+    def convolves(self, vectors: int) -> bool:
+        """Whether :meth:`convolve` is there for this design and this many input vectors."""
+        return vectors >= LEAST_BITSLICED and all(matrix.bitsliced is not None for matrix in self._matrices)
+
+    def convolve(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product:
+        """Multiply the receptive fields of some output lines, bit-serially, without forming a matrix of them.
+
+        Parameters
+        ----------
+        x : ndarray [shape=(n, channels of all groups, H, W), integer]
+            Activation codes, padding included.
+        window : Window
+            Its padding is not applied again.
+        lines : slice
+            Output lines wanted.
+        width : int
+            Width of the output.
+
+        Returns
+        -------
+        Product
+            What :meth:`multiply` gives for the matrix of receptive fields, positions in row-major order.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        """
+        groups, rows, columns = self.codes.shape
+        channels = rows // (window.kernel[0] * window.kernel[1])
+        reach = (
+            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
+            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
+        )
+        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
+            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
+        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
+            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
+        check_inputs(x.reshape(-1, 1), 1, self.hw, self.signed_inputs)
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        x = _bit_patterns(x, self.hw)
+        y = np.empty((groups * columns, vectors), np.int64)
+        saturations, largest = 0, 0
+        for g, matrix in enumerate(self._matrices):
+            assert matrix.bitsliced is not None, "convolves() says where this is possible"
+            part = y[g * columns : (g + 1) * columns]
+            over, top = matrix.bitsliced.convert(x, g * channels, window, lines, width, part)
+            saturations += over
+            largest = max(largest, top)
+        conversions = sum(matrix.conversions(vectors, self.signed_inputs) for matrix in self._matrices)
+        return Product(y=y.T, conversions=conversions, saturations=saturations, max_column_sum=largest)
 
     def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
         if engine is not Engine.BITSERIAL:
