@@ -45,7 +45,7 @@ def assert_same(product: Any, expected: Any) -> None:
 def test_equals_the_twin(problem: Problem) -> None:
     """Any differential digital design with 1-bit inputs."""
     crossbars = Crossbars(problem.w, problem.hw, signed_inputs=problem.signed_inputs)
-    assert crossbars._matrices[0].bitsliced is not None
+    assert crossbars._matrices[0].can_bitslice
     adc = twin.resolve_adc(problem.w, problem.hw, problem.signed_inputs)
     assert_same(
         crossbars.multiply(problem.x), twin.matmul(problem.x, problem.w, problem.hw, adc, problem.signed_inputs)
@@ -129,6 +129,19 @@ def test_which_designs() -> None:
     ):
         assert not BitslicedCells.supports(load_hardware("tinyadc", **fields), 1152), fields
     assert BitslicedCells.supports(load_hardware("tinyadc", rows=256), 255)
+
+
+def test_matrices_too_large_to_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep to the population counts, with the same integers, and no lists are made."""
+    rng = np.random.default_rng(1)
+    x, w = rng.integers(0, 256, (3, 20)), rng.integers(-127, 128, (20, 2))
+    crossbars = Crossbars(w, load_hardware("tinyadc"))
+    expected = crossbars.multiply(x)
+    monkeypatch.setattr(engines, "_MOST_LISTED", w.size - 1)
+    monkeypatch.setattr(engines.BitslicedCells, "__init__", lambda *_: pytest.fail("lists were made"))
+    other = Crossbars(w, load_hardware("tinyadc"))
+    assert not other.convolves(1000)
+    assert_same(other.multiply(x), expected)
 
 
 def test_independent_of_threads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ __all__ = ["Crossbars", "Engine", "Product", "check_engine", "exact_product", "m
 
 LEAST_BITSLICED = 128
 """Input vectors from which on 512 at once, some of them idle, are faster than one after the other."""
+
+_MOST_LISTED = 1 << 23
+"""Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -82,9 +86,7 @@ class _Matrix:
         rows, outputs = w.shape
         self.hw, self.adc, self.w = hw, adc, w
         cells = encode(w, hw)
-        self.bitsliced: BitslicedCells | None = None
-        if w.size and BitslicedCells.supports(hw, rows):
-            self.bitsliced = BitslicedCells(cells.levels, hw, adc.per_slice, signed)
+        self.signed = signed
         tiles = cells.flips.shape[0]
         columns = hw.signs * hw.slices * outputs
         words = -(-min(hw.rows, max(rows, 1)) // 64)
@@ -101,9 +103,19 @@ class _Matrix:
             hw.slices * outputs * (1 if hw.readout is Readout.ANALOG else hw.signs) + (adc.unit is not None)
         )
 
+    @property
+    def can_bitslice(self) -> bool:
+        """Whether the kernel for 512 vectors at once knows the design, and its lists of cells fit in memory."""
+        return 0 < self.w.size <= _MOST_LISTED and BitslicedCells.supports(self.hw, self.w.shape[0])
+
+    @cached_property
+    def bitsliced(self) -> BitslicedCells:
+        """The cells for 512 vectors at once, listed when first needed."""
+        return BitslicedCells(encode(self.w, self.hw).levels, self.hw, self.adc.per_slice, self.signed)
+
     def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
-        if self.bitsliced is not None and histogram is None and x.shape[0] >= LEAST_BITSLICED:
+        if self.can_bitslice and histogram is None and x.shape[0] >= LEAST_BITSLICED:
             vectors = x.shape[0]
             columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
             sums = np.empty((self.w.shape[1], vectors), np.int64)
@@ -210,7 +222,6 @@ class Crossbars:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
         self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
-        self._lossless: list[NDArray[np.bool_]] | None = None
 
     def multiply(
         self, x: Any, *, engine: Engine | str = Engine.BITSERIAL, histogram: NDArray[np.int64] | None = None
@@ -258,7 +269,7 @@ class Crossbars:
 
     def convolves(self, vectors: int) -> bool:
         """Whether :meth:`convolve` is there for this design and this many input vectors."""
-        return vectors >= LEAST_BITSLICED and all(matrix.bitsliced is not None for matrix in self._matrices)
+        return vectors >= LEAST_BITSLICED and all(matrix.can_bitslice for matrix in self._matrices)
 
     def convolve(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product:
         """Multiply the receptive fields of some output lines, bit-serially, without forming a matrix of them.
@@ -299,7 +310,6 @@ class Crossbars:
         y = np.empty((groups * columns, vectors), np.int64)
         saturations, largest = 0, 0
         for g, matrix in enumerate(self._matrices):
-            assert matrix.bitsliced is not None, "convolves() says where this is possible"
             part = y[g * columns : (g + 1) * columns]
             over, top = matrix.bitsliced.convert(x, g * channels, window, lines, width, part)
             saturations += over
@@ -323,25 +333,34 @@ class Crossbars:
             return matrix.convert(x, self.signed_inputs, histogram)
         return self._certified(g, x)
 
+    @cached_property
+    def _refuted(self) -> list[list[tuple[slice, NDArray[np.intp], _Matrix]]]:
+        """Of each group: row tile, the outputs one of whose columns there is not lossless, and their weights."""
+        hw = self.hw
+        refuted: list[list[tuple[slice, NDArray[np.intp], _Matrix]]] = []
+        for codes in self.codes:
+            refuted.append([])
+            for tile, lossless in enumerate(lossless_columns(codes, hw, self.adc, self.signed_inputs)):
+                outputs = np.flatnonzero(~lossless)
+                if outputs.size:
+                    rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
+                    w = np.ascontiguousarray(codes[rows][:, outputs])
+                    refuted[-1].append((rows, outputs, _Matrix(w, hw, self.adc, self.signed_inputs)))
+        return refuted
+
     def _certified(self, g: int, x: NDArray[Any]) -> Product:
         """Exact product of everything; outputs with a refuted column are replaced tile by tile by their conversions.
 
         A lossless column's codes are its sums, so an output all of whose columns are lossless in a row tile receives
         exactly its share ``x_tile @ w_tile`` of the product from them (DESIGN section 2's central property).
         """
-        hw, matrix = self.hw, self._matrices[g]
-        if self._lossless is None:
-            self._lossless = [lossless_columns(codes, hw, self.adc, self.signed_inputs) for codes in self.codes]
+        matrix = self._matrices[g]
         y = exact_product(x, matrix.w)
         saturations = 0
-        for tile, lossless in enumerate(self._lossless[g]):
-            refuted = np.flatnonzero(~lossless)
-            if refuted.size:
-                rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
-                w = np.ascontiguousarray(matrix.w[rows][:, refuted])
-                share = _Matrix(w, hw, self.adc, self.signed_inputs).convert(x[:, rows], self.signed_inputs, None)
-                y[:, refuted] += share.y - exact_product(x[:, rows], w)
-                saturations += share.saturations
+        for rows, refuted, part in self._refuted[g]:
+            share = part.convert(x[:, rows], self.signed_inputs, None)
+            y[:, refuted] += share.y - exact_product(x[:, rows], part.w)
+            saturations += share.saturations
         return Product(
             y=y,
             conversions=matrix.conversions(x.shape[0], self.signed_inputs),
