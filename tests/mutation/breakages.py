@@ -60,7 +60,7 @@ BREAKAGES = [
         1,
     ),
     Breakage("general: ADC does not clip", KERNELS, "code = min(column_sum, limit)", "code = column_sum", (MATMUL,)),
-    Breakage("fused: second word line block ignored", KERNELS, "_popcount(x1 & low1[c])", "0", (MATMUL,)),
+    Breakage("fused: second word line block ignored", KERNELS, "popcount(x1 & low1[c])", "0", (MATMUL,)),
     Breakage("fused: largest sum not kept", KERNELS, "largest = max(largest, column_sum)", "pass", (MATMUL,)),
     Breakage(
         "fused: sign bit's cycle added",

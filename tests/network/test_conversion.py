@@ -402,6 +402,27 @@ def test_unplaceable_layers_run_in_torch_between_crossbars():
     torch.testing.assert_close(converted(x), network(x), atol=0.02, rtol=0.05)
 
 
+def test_receptive_fields_from_images_equal_the_matrix_of_them():
+    """Counting histograms needs the matrix; outputs and counters do not change."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=1, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 3, dilation=2)
+    ).eval()
+    images = random_input(3, 4, 17, 23)
+    network = convert(module, images, bitline.load_hardware("tinyadc", adc_bits=4))
+    runs = []
+    for histograms in (False, True):
+        network.reset_counters()
+        network.record_histograms(histograms)
+        assert [runner.reads_images for runner in network._runners] == [not histograms] * 2
+        outputs = network(images)
+        counted = [(c.vectors, c.conversions, c.saturations, c.max_column_sum) for c in network.counters]
+        runs.append((outputs, counted))
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    assert all(saturations > 0 for _, _, saturations, _ in runs[0][1])
+
+
 # --- counters, histograms, traces ------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,21 @@ from numpy.typing import NDArray
 
 from bitline.crossbar import kernels
 from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
 from bitline.crossbar.exact import exact_product
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
+from bitline.layers import Window
 
 __all__ = ["Crossbars", "Engine", "Product", "check_engine", "exact_product", "matmul"]
+
+LEAST_BITSLICED = 128
+"""Input vectors from which on 512 at once, some of them idle, are faster than one after the other."""
+
+_MOST_LISTED = 1 << 23
+"""Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -62,13 +71,22 @@ class Product:
     """Largest column sum seen (of ``|s|`` with analog readout); None from the ``certified`` engine."""
 
 
+def _bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
+    """Codes as contiguous bit patterns of ``input_bits`` digits; digits beyond are never read."""
+    narrow = hw.input_bits <= 8
+    if x.dtype == (np.int8 if narrow else np.int16):
+        return np.ascontiguousarray(x).view(np.uint8 if narrow else np.uint16)
+    return np.ascontiguousarray(x.astype(np.uint8 if narrow else np.uint16, copy=False))
+
+
 class _Matrix:
     """One weight matrix in the cells of its crossbars, packed once."""
 
-    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits) -> None:
+    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> None:
         rows, outputs = w.shape
         self.hw, self.adc, self.w = hw, adc, w
         cells = encode(w, hw)
+        self.signed = signed
         tiles = cells.flips.shape[0]
         columns = hw.signs * hw.slices * outputs
         words = -(-min(hw.rows, max(rows, 1)) // 64)
@@ -85,8 +103,29 @@ class _Matrix:
             hw.slices * outputs * (1 if hw.readout is Readout.ANALOG else hw.signs) + (adc.unit is not None)
         )
 
+    @property
+    def can_bitslice(self) -> bool:
+        """Whether the kernel for 512 vectors at once knows the design, and its lists of cells fit in memory."""
+        return 0 < self.w.size <= _MOST_LISTED and BitslicedCells.supports(self.hw, self.w.shape[0])
+
+    @cached_property
+    def bitsliced(self) -> BitslicedCells:
+        """The cells for 512 vectors at once, listed when first needed."""
+        return BitslicedCells(encode(self.w, self.hw).levels, self.hw, self.adc.per_slice, self.signed)
+
     def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
+        if self.can_bitslice and histogram is None and x.shape[0] >= LEAST_BITSLICED:
+            vectors = x.shape[0]
+            columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
+            sums = np.empty((self.w.shape[1], vectors), np.int64)
+            saturations, largest = self.bitsliced.convert(columns, 0, Window(), slice(0, 1), vectors, sums)
+            return Product(
+                y=np.ascontiguousarray(sums.T),
+                conversions=self.conversions(vectors, signed),
+                saturations=saturations,
+                max_column_sum=largest,
+            )
         hw = self.hw
         y = np.zeros((x.shape[0], self.w.shape[1]), np.int64)
         dtype = np.uint8 if hw.input_bits <= 8 else np.uint16
@@ -182,8 +221,7 @@ class Crossbars:
         if adc is None:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
-        self._matrices = [_Matrix(matrix, hw, adc) for matrix in codes]
-        self._lossless: list[NDArray[np.bool_]] | None = None
+        self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
 
     def multiply(
         self, x: Any, *, engine: Engine | str = Engine.BITSERIAL, histogram: NDArray[np.int64] | None = None
@@ -229,6 +267,56 @@ class Crossbars:
             else max((part.max_column_sum or 0 for part in parts), default=0),
         )
 
+    def convolves(self, vectors: int) -> bool:
+        """Whether :meth:`convolve` is there for this design and this many input vectors."""
+        return vectors >= LEAST_BITSLICED and all(matrix.can_bitslice for matrix in self._matrices)
+
+    def convolve(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product:
+        """Multiply the receptive fields of some output lines, bit-serially, without forming a matrix of them.
+
+        Parameters
+        ----------
+        x : ndarray [shape=(n, channels of all groups, H, W), integer]
+            Activation codes, padding included.
+        window : Window
+            Its padding is not applied again.
+        lines : slice
+            Output lines wanted.
+        width : int
+            Width of the output.
+
+        Returns
+        -------
+        Product
+            What :meth:`multiply` gives for the matrix of receptive fields, positions in row-major order.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        """
+        groups, rows, columns = self.codes.shape
+        channels = rows // (window.kernel[0] * window.kernel[1])
+        reach = (
+            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
+            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
+        )
+        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
+            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
+        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
+            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
+        check_inputs(x.reshape(-1, 1), 1, self.hw, self.signed_inputs)
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        x = _bit_patterns(x, self.hw)
+        y = np.empty((groups * columns, vectors), np.int64)
+        saturations, largest = 0, 0
+        for g, matrix in enumerate(self._matrices):
+            part = y[g * columns : (g + 1) * columns]
+            over, top = matrix.bitsliced.convert(x, g * channels, window, lines, width, part)
+            saturations += over
+            largest = max(largest, top)
+        conversions = sum(matrix.conversions(vectors, self.signed_inputs) for matrix in self._matrices)
+        return Product(y=y.T, conversions=conversions, saturations=saturations, max_column_sum=largest)
+
     def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
         if engine is not Engine.BITSERIAL:
             raise ConfigError("Argument 'histogram' needs the bitserial engine: the certified one forms no column sums")
@@ -245,25 +333,34 @@ class Crossbars:
             return matrix.convert(x, self.signed_inputs, histogram)
         return self._certified(g, x)
 
+    @cached_property
+    def _refuted(self) -> list[list[tuple[slice, NDArray[np.intp], _Matrix]]]:
+        """Of each group: row tile, the outputs one of whose columns there is not lossless, and their weights."""
+        hw = self.hw
+        refuted: list[list[tuple[slice, NDArray[np.intp], _Matrix]]] = []
+        for codes in self.codes:
+            refuted.append([])
+            for tile, lossless in enumerate(lossless_columns(codes, hw, self.adc, self.signed_inputs)):
+                outputs = np.flatnonzero(~lossless)
+                if outputs.size:
+                    rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
+                    w = np.ascontiguousarray(codes[rows][:, outputs])
+                    refuted[-1].append((rows, outputs, _Matrix(w, hw, self.adc, self.signed_inputs)))
+        return refuted
+
     def _certified(self, g: int, x: NDArray[Any]) -> Product:
         """Exact product of everything; outputs with a refuted column are replaced tile by tile by their conversions.
 
         A lossless column's codes are its sums, so an output all of whose columns are lossless in a row tile receives
         exactly its share ``x_tile @ w_tile`` of the product from them (DESIGN section 2's central property).
         """
-        hw, matrix = self.hw, self._matrices[g]
-        if self._lossless is None:
-            self._lossless = [lossless_columns(codes, hw, self.adc, self.signed_inputs) for codes in self.codes]
+        matrix = self._matrices[g]
         y = exact_product(x, matrix.w)
         saturations = 0
-        for tile, lossless in enumerate(self._lossless[g]):
-            refuted = np.flatnonzero(~lossless)
-            if refuted.size:
-                rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
-                w = np.ascontiguousarray(matrix.w[rows][:, refuted])
-                share = _Matrix(w, hw, self.adc).convert(x[:, rows], self.signed_inputs, None)
-                y[:, refuted] += share.y - exact_product(x[:, rows], w)
-                saturations += share.saturations
+        for rows, refuted, part in self._refuted[g]:
+            share = part.convert(x[:, rows], self.signed_inputs, None)
+            y[:, refuted] += share.y - exact_product(x[:, rows], part.w)
+            saturations += share.saturations
         return Product(
             y=y,
             conversions=matrix.conversions(x.shape[0], self.signed_inputs),

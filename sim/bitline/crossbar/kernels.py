@@ -23,21 +23,21 @@ from llvmlite import ir
 from numba import config, njit, prange, types
 from numba.extending import intrinsic
 
-__all__ = ["convert_columns", "pack_cells", "popcount_total"]
+__all__ = ["convert_columns", "pack_cells", "popcount"]
 
 _COLUMN_BLOCK = 512
 """Physical columns handled together: their planes (2 x 2 x 512 words, 16 KiB) stay in the first-level cache."""
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
 
-    def _popcount(word: Any) -> int:
+    def popcount(word: Any) -> int:
         """Number of ones in a 64-bit word (plain stand-in for the LLVM intrinsic)."""
         return int(word).bit_count()
 
 else:
 
     @intrinsic
-    def _popcount(typingctx: Any, word: Any) -> Any:
+    def popcount(typingctx: Any, word: Any) -> Any:
         """Number of ones in a 64-bit word, as int64: LLVM's ctpop, a vector instruction where the machine has one."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -86,7 +86,7 @@ def _sums(digit, cells, first, sums):
                 if x != np.uint64(0):
                     plane = cells[q, word][first : first + sums.shape[0]]
                     for c in range(sums.shape[0]):
-                        sums[c] += _popcount(x & plane[c]) << (v + q)
+                        sums[c] += popcount(x & plane[c]) << (v + q)
 
 
 @njit(cache=True)
@@ -102,8 +102,8 @@ def _convert_2x2(x0, x1, cells, first, limits, shift, negative, accumulator):
     saturations = np.int64(0)
     largest = np.int64(0)
     for c in range(accumulator.shape[0]):
-        low = _popcount(x0 & low0[c]) + _popcount(x1 & low1[c])
-        high = _popcount(x0 & high0[c]) + _popcount(x1 & high1[c])
+        low = popcount(x0 & low0[c]) + popcount(x1 & low1[c])
+        high = popcount(x0 & high0[c]) + popcount(x1 & high1[c])
         column_sum = low + (high << 1)
         limit = limits[c]
         saturations += np.int64(column_sum > limit)
@@ -219,7 +219,7 @@ def convert_columns(
                         unit_sum = np.int64(0)
                         for v in range(dac_bits):
                             for word in range(words):
-                                unit_sum += _popcount(planes[m, i * dac_bits + v, word]) << v
+                                unit_sum += popcount(planes[m, i * dac_bits + v, word]) << v
                         saturations[block] += np.int64(unit_sum > unit_limit)
                         largest[block] = max(largest[block], unit_sum)
                         if bins > 0:
@@ -292,12 +292,3 @@ def convert_columns(
             if unit_weight != 0:
                 for n in range(outputs):
                     y[begin + m, n] -= pass_sign * offsets[m]
-
-
-@njit(cache=True)
-def popcount_total(words):
-    """Sum of the population counts of an array of words (the benchmark's bound on the counting itself)."""
-    total = np.int64(0)
-    for n in range(words.shape[0]):
-        total += _popcount(words[n])
-    return total

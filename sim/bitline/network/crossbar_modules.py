@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitline.crossbar.adc import AdcBits
-from bitline.crossbar.engines import Crossbars
+from bitline.crossbar.engines import Crossbars, Product
 from bitline.errors import ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer, Window
@@ -114,10 +114,26 @@ class MatrixRunner:
     @property
     def vector_bytes(self) -> int:
         """Memory one input vector needs on its way through: its codes, exact operands, product and output."""
+        if self.reads_images:
+            return self.layer.groups * self.layer.columns * 24
         codes = self.layer.groups * self.layer.rows
         outputs = self.layer.groups * self.layer.columns
         operand = self._exact.dtype.itemsize if self.engine is NetworkEngine.EXACT else 2
         return codes * (2 + operand) + outputs * 24
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether receptive fields are read from the images instead of being copied into a matrix."""
+        recorded = sum(part.shape[0] for part in self._trace)
+        return self.engine is NetworkEngine.BITSERIAL and not self.histograms and recorded >= self.max_trace_vectors
+
+    def convolve(self, x: NDArray[np.integer[Any]], window: Window, lines: slice, width: int) -> NDArray[np.int64]:
+        """Multiply the receptive fields of some output lines of padded codes (n, C, H, W), and count."""
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        if not (self.reads_images and self.crossbars.convolves(vectors)):
+            return self.multiply(patches(x, window, lines, width))
+        self.counters.vectors += vectors
+        return self._counted(self.crossbars.convolve(x, window, lines, width))
 
     def multiply(self, x: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Multiply codes (M, groups * rows) by the weights with the engine that is set, and count."""
@@ -133,7 +149,10 @@ class MatrixRunner:
             if counters.histogram is None:
                 counters.histogram = np.zeros((self.hw.slices + 1, self._bins()), np.int64)
             histogram = counters.histogram
-        product = self.crossbars.multiply(x, engine=self.engine.value, histogram=histogram)
+        return self._counted(self.crossbars.multiply(x, engine=self.engine.value, histogram=histogram))
+
+    def _counted(self, product: Product) -> NDArray[np.int64]:
+        counters = self.counters
         counters.conversions += product.conversions
         counters.saturations += product.saturations
         if product.max_column_sum is not None:
@@ -215,7 +234,7 @@ class CrossbarModule(nn.Module):
                 if not np.isfinite(real).all():
                     raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
                 codes, held = pad_images(quantise(real, self.input_scale, low, high, dtype), window), block.images
-            y = runner.multiply(patches(codes, window, block.rows, width))
+            y = runner.convolve(codes, window, block.rows, width)
             real_y = dequantise_product(y, self.input_scale, runner.weight_scale, runner.bias)
             shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
             out[block.images, :, block.rows] = real_y.reshape(shape).transpose(0, 3, 1, 2)
