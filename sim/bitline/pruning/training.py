@@ -170,7 +170,7 @@ class Trainer:
         progress : callable, optional
             Called after every epoch.
         save : callable, optional
-            Called after every epoch, before ``progress``, and when training stops early: :meth:`state_dict` may be
+            Called after every epoch, after ``progress``, and when training stops early: :meth:`state_dict` may be
             kept then.
         stop : callable, optional
             Asked after every step; True saves and raises :class:`Stopped`.
@@ -188,10 +188,12 @@ class Trainer:
                 _set_random(self._random, self.device)
             while self.epoch < self.plan.epochs:
                 self._run_epoch(save, stop)
-                if save is not None:
-                    save()
                 if progress is not None:
                     progress(self.records[-1])
+                if save is not None:
+                    save()
+                if stop is not None and stop():
+                    raise Stopped
         self.module.eval()
         return self.records
 
