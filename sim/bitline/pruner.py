@@ -124,6 +124,7 @@ def make_recipe(recipe: str | Path | Mapping[str, Any] | PruneRecipe | None = No
         place[last] = str(value) if isinstance(value, Path) else value
     if "start" not in fields:
         raise ConfigError(f"{where}: start: a checkpoint to prune is needed")
+    fields.setdefault("pruning", {})  # so that what it lacks is said
     return validated(PruneRecipe, fields, where)
 
 
@@ -197,7 +198,7 @@ def prune(
         "hardware_sha256": hw.sha256(),
         "normalisation": prepared.dataset.normalisation.describe(),
         "bitline": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
     state = _resumed(out, identity, resume, say)
 
@@ -478,7 +479,7 @@ def _metadata(
         **identity,
         "architecture": prepared.network.architecture,
         "input_shape": "x".join(map(str, prepared.dataset.image_shape)),
-        "normalisation": prepared.dataset.normalisation.name,
+        "normalisation": _normalisation(prepared),
         "dataset": plan.data,
         "test_images": str(len(prepared.dataset.test)),
         "start_top1": repr(top1_before),
@@ -488,6 +489,15 @@ def _metadata(
         "weights_sha256": digest.hexdigest(),
         "masks": json.dumps(_mask_statistics(layers, rates, hw), sort_keys=True),
     }
+
+
+def _normalisation(prepared: Prepared) -> str:
+    """As a reader of the file can open it again."""
+    found = prepared.dataset.normalisation
+    if found.name != "custom":
+        return found.name
+    mean, std = (",".join(map(repr, values)) for values in (found.mean, found.std))
+    return f"mean={mean};std={std};scale={found.scale}"
 
 
 def _checked(

@@ -126,7 +126,8 @@ def validated(model: type[_Model], fields: Mapping[str, Any], where: str) -> _Mo
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key explains a field that is missing, not the other way round.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{where}: {place}: unknown key") from None
