@@ -1,6 +1,6 @@
 """Run the benchmarks and print their results with the machine's facts as one JSON document.
 
-python -m benchmarks [kernel] [--out FILE]
+python -m benchmarks [kernel] [chip_model] [pruning] [--out FILE]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from bitline._version import __version__
 from bitline.report.machine import machine_facts
 
-NAMES = ("kernel", "chip_model")
+NAMES = ("kernel", "chip_model", "pruning")
 
 
 def main() -> int:
