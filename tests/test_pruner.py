@@ -22,7 +22,7 @@ from bitline.models.mlp import MLP
 
 import bitline
 from bitline import pruner
-from bitline.adc_target import plan_adc_target
+from bitline.adc_target import fit_adc, plan_adc_target
 from bitline.cli import main
 from bitline.crossbar.certificate import certify_layers
 from bitline.data import open_dataset
@@ -152,10 +152,11 @@ def test_adc_bits_instead_of_a_rate(dense: Path, tmp_path: Path) -> None:
     assert report["accuracy"]["after"] > 0.9
 
 
-def test_uniform_l_is_the_largest_that_certifies(dense: Path) -> None:
+@pytest.mark.parametrize("wanted", [3, 4, 5, 6])
+def test_uniform_l_is_the_largest_that_certifies(dense: Path, wanted: int) -> None:
     network = build_network(load_checkpoint(dense))
     layers = prunable_layers(network.module)
-    targets = plan_adc_target(network.module, layers, HARDWARE, 5)
+    targets = plan_adc_target(network.module, layers, HARDWARE, wanted)
     for layer in layers:
         found = targets[layer.name].uniform_nonzeros
         for nonzeros, fits in ((found, True), (found + 1, False)):
@@ -167,7 +168,20 @@ def test_uniform_l_is_the_largest_that_certifies(dense: Path) -> None:
                     part[part.abs() < part.abs().sort(1, descending=True).values[:, nonzeros - 1 : nonzeros]] = 0
             certificate = certify_layers(matrix_layers(other.module, HARDWARE).layers, HARDWARE)
             (bits,) = [x.bits for x in certificate.layers if x.name == layer.name]
-            assert (bits <= 5) == fits
+            assert (bits <= wanted) == fits
+
+
+def test_the_last_fit_is_by_the_codes_of_the_certificate(dense: Path) -> None:
+    network = build_network(load_checkpoint(dense))
+    layers = prunable_layers(network.module)
+    targets = plan_adc_target(network.module, layers, HARDWARE, 4)
+    before = sum(int(torch.count_nonzero(layer.module.weight)) for layer in layers)
+    gone = fit_adc(network.module, layers, targets, HARDWARE, 4)
+    after = sum(int(torch.count_nonzero(layer.module.weight)) for layer in layers)
+    assert gone == before - after > 0
+    certificate = certify_layers(matrix_layers(network.module, HARDWARE).layers, HARDWARE)
+    assert [layer.bits for layer in certificate.layers][1:] == [4, 4]
+    assert fit_adc(network.module, layers, targets, HARDWARE, 4) == 0
 
 
 def test_rates_give_back_their_non_zeros() -> None:
