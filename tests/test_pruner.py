@@ -159,7 +159,10 @@ def test_uniform_l_is_the_largest_that_certifies(dense: Path, wanted: int) -> No
     targets = plan_adc_target(network.module, layers, HARDWARE, wanted)
     for layer in layers:
         found = targets[layer.name].uniform_nonzeros
+        assert found >= 1
         for nonzeros, fits in ((found, True), (found + 1, False)):
+            if nonzeros > min(128, layer.module.weight.shape[1]):
+                continue
             other = build_network(load_checkpoint(dense))
             (pruned,) = [x for x in prunable_layers(other.module) if x.name == layer.name]
             with torch.no_grad():  # by torch's own sorting, not by ours

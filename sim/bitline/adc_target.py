@@ -169,7 +169,7 @@ def _largest_uniform(weights: NDArray[np.floating], matrix: MatrixLayer, hw: Har
         ]
         return _fits(matrix, hw, bits, np.where(np.stack(masks), matrix.codes, 0).astype(np.int32))
 
-    low, high = 0, hw.rows  # low certifies
+    low, high = 0, min(hw.rows, weights.shape[1])  # low certifies
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if certifies(middle) else (low, middle - 1)
