@@ -1,6 +1,6 @@
 """Run the benchmarks and print their results with the machine's facts as one JSON document.
 
-python -m benchmarks [kernel] [network] [chip_model] [--out FILE] [--compare OLD.json]
+python -m benchmarks [kernel] [network] [chip_model] [pruning] [--out FILE] [--compare OLD.json]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.compare import compare
 from bitline._version import __version__
 from bitline.report.machine import machine_facts
 
-NAMES = ("kernel", "network", "chip_model")
+NAMES = ("kernel", "network", "chip_model", "pruning")
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ def _imports(path: Path, top_level_only: bool = False) -> set[str]:
 
 def test_every_room_is_known() -> None:
     top = {"cli", "simulation", "preparation", "certification", "replaying", "reporting"}
-    top |= {"throughput", "compaction", "published"}
+    top |= {"throughput", "compaction", "published", "pruner", "adc_target"}
     assert {room for room, _ in _modules()} <= ALLOWED.keys() | top
 
 
@@ -100,7 +100,7 @@ def test_chip_model_needs_neither_torch_nor_numba() -> None:
 
 
 def test_public_names_are_callable_and_not_modules() -> None:
-    for name in ("matmul", "certify", "convert", "simulate", "load_hardware"):
+    for name in ("matmul", "certify", "convert", "prune", "simulate", "load_hardware"):
         assert callable(getattr(bitline, name))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         bitline.nonsense  # noqa: B018

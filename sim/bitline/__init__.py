@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from bitline.crossbar.engines import matmul
     from bitline.hardware import Hardware, load_hardware
     from bitline.network.conversion import convert
+    from bitline.pruner import prune
     from bitline.simulation import simulate
 
-__all__ = ["BitlineError", "Hardware", "__version__", "certify", "convert", "load_hardware", "matmul", "simulate"]
+__all__ = [
+    "BitlineError",
+    "Hardware",
+    "__version__",
+    "certify",
+    "convert",
+    "load_hardware",
+    "matmul",
+    "prune",
+    "simulate",
+]
 
 _HOME = {
     "Hardware": "bitline.hardware",
@@ -26,6 +37,7 @@ _HOME = {
     "matmul": "bitline.crossbar.engines",
     "certify": "bitline.crossbar.certificate",
     "convert": "bitline.network.conversion",
+    "prune": "bitline.pruner",
     "simulate": "bitline.simulation",
 }
 

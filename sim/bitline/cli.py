@@ -107,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
     certify.add_argument("--out", metavar="DIR", help="folder for certificate.json")
     certify.set_defaults(run=_certify)
 
+    prune = commands.add_parser(
+        "prune",
+        help="prune a trained checkpoint to a constraint or to ADC bits, retrain it, and prove the result",
+        description="Prune CHECKPOINT and retrain it. All of it can also stand in a recipe (--recipe); options replace "
+        "its fields. The run's state is kept in FILE.state after every epoch, and goes on with --resume.",
+    )
+    _prune_options(prune)
+    prune.set_defaults(run=_prune)
+
     throughput = commands.add_parser(
         "throughput",
         help="peak figures of designs, and timing, area, power and energy of a network on them",
@@ -167,6 +176,50 @@ def _hardware_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _prune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the pruned checkpoint, a .safetensors file")
+    parser.add_argument("--recipe", metavar="YAML", help="recipe; other options replace its fields")
+    parser.add_argument("--resume", action="store_true", help="go on from FILE.state exactly where the run stopped")
+    parser.add_argument(
+        "--method", metavar="SET", help="cp (default), filter, filter_shape, combined, unstructured or bcr"
+    )
+    parser.add_argument("--rate", type=float, metavar="R", help="pruning rate of every layer")
+    parser.add_argument(
+        "--kind-rate", type=_named_rate, action="append", metavar="KIND=R", help="of conv1d, conv2d or linear layers"
+    )
+    parser.add_argument("--layer-rate", type=_named_rate, action="append", metavar="NAME=R", help="of one layer")
+    parser.add_argument("--adc-bits", type=_whole, metavar="N", help="proven ADC bits to reach, instead of a rate")
+    parser.add_argument("--shape-rate", type=float, metavar="R", help="combined: rows over rows kept (2)")
+    parser.add_argument("--filter-rate", type=float, metavar="R", help="combined: filters over filters kept (1)")
+    parser.add_argument("--exempt", action="append", metavar="NAME", help="leave this layer dense, beside the first")
+    parser.add_argument("--prune-first", action="store_true", help="prune the first layer too")
+    parser.add_argument("--solver", metavar="NAME", help="admm (default), oneshot, gradual or straight_through")
+    parser.add_argument("--solver-epochs", type=_whole, metavar="N", help="epochs before the hard projection (half)")
+    parser.add_argument("--rho", type=float, help="ADMM's first penalty (0.01)")
+    parser.add_argument("--data", metavar="KIND:PATH", help="data set (digits, cifar10:PATH, imagefolder:PATH, ...)")
+    parser.add_argument("--normalisation", metavar="PRESET_OR_NUMBERS", help="what fits the checkpoint by default")
+    parser.add_argument("--epochs", type=_whole, metavar="N", help="all epochs, over all phases (20)")
+    parser.add_argument("--batch-size", type=_whole, metavar="N", help="images a step (64)")
+    parser.add_argument("--learning-rate", type=float, metavar="X", help="at the first step of a phase (0.02)")
+    parser.add_argument("--shift", type=_whole, metavar="PIXELS", help="move training images by up to so much (0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the order of images and all else (0)")
+    parser.add_argument("--hw", metavar="NAME_OR_YAML", help="hardware description (tinyadc)")
+    parser.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
+    parser.add_argument("--threads", type=_whole, metavar="N", help="threads to use (all cores)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _named_rate(text: str) -> tuple[str, float]:
+    name, _, rate = text.rpartition("=")
+    try:
+        if name:
+            return name, float(rate)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected NAME=RATE, got {text!r}")
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -246,6 +299,32 @@ def _certify(args: argparse.Namespace) -> None:
             f"not lossless at the configured ADC bits: {len(refuted)} of {len(certificate.layers)} layers refuted, "
             f"first {refuted[0]}; {certificate.bits} bits are needed"
         )
+
+
+def _prune(args: argparse.Namespace) -> None:
+    from bitline.pruner import prune
+    from bitline.report.pruning_text import epoch_line, pruning_text
+    from bitline.report.schema import dump_json
+
+    if args.threads is not None:
+        _set_threads(args.threads)
+    same = (
+        *("method", "rate", "adc_bits", "shape_rate", "filter_rate", "exempt", "solver", "solver_epochs", "rho"),
+        *("data", "normalisation", "epochs", "batch_size", "learning_rate", "shift", "seed", "hw", "arch"),
+    )
+    report = prune(
+        args.checkpoint,
+        out=args.out,
+        recipe=args.recipe,
+        resume=args.resume,
+        progress=lambda seen: print(epoch_line(vars(seen)), file=sys.stderr, flush=True),
+        note=lambda line: print(line, file=sys.stderr, flush=True),
+        kind_rates=None if args.kind_rate is None else dict(args.kind_rate),
+        layer_rates=None if args.layer_rate is None else dict(args.layer_rate),
+        exempt_first=False if args.prune_first else None,
+        **{name: getattr(args, name) for name in same},
+    )
+    print(dump_json(report) if args.json else pruning_text(report), end="")
 
 
 def _throughput(args: argparse.Namespace) -> None:

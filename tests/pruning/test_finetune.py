@@ -12,8 +12,9 @@ from torch import nn
 
 from bitline.errors import BitlineError, DataError
 from bitline.pruning.constraints import ColumnProportional, violations
-from bitline.pruning.finetune import EpochRecord, TrainingPlan, _shifted, prune_one_shot, top1, train, zeros_of
+from bitline.pruning.finetune import EpochRecord, TrainingPlan, prune_one_shot, top1, train, zeros_of
 from bitline.pruning.layers import prunable_layers
+from bitline.pruning.training import _shifted
 
 PLAN = TrainingPlan(epochs=3, learning_rate=0.1, batch_size=16, shift=1, label_smoothing=0.05, seed=3)
 

@@ -15,18 +15,21 @@ Boyd et al., "Distributed Optimization and Statistical Learning via the ADMM", 2
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bitline.errors import RangeError
-from bitline.pruning.constraints import ConstraintSet
+from bitline.pruning.constraints import ConstraintSet, one_each
 from bitline.pruning.finetune import EpochRecord, TrainingPlan, prune_one_shot, train
 from bitline.pruning.layers import PrunableLayer
+from bitline.pruning.training import Phase
 
 __all__ = ["Admm", "AdmmPlan", "AdmmRecord", "prune_admm"]
 
@@ -60,14 +63,14 @@ class AdmmRecord:
     """Of each layer, ``||W - Z|| / ||W||`` after it; falls to zero as the weights come to keep the constraint."""
 
 
-class Admm:
-    """The copies and duals of a network's layers; a :class:`~bitline.pruning.finetune.Penalty`.
+class Admm(Phase):
+    """The copies and duals of a network's layers.
 
     Parameters
     ----------
     layers : sequence of PrunableLayer
-    constraint : ConstraintSet
-        The same for every layer.
+    constraint : ConstraintSet or sequence of ConstraintSet
+        The same for every layer, or one for each.
     plan : AdmmPlan
     progress : callable, optional
         Called after every update.
@@ -76,17 +79,20 @@ class Admm:
     def __init__(
         self,
         layers: Sequence[PrunableLayer],
-        constraint: ConstraintSet,
+        constraint: ConstraintSet | Sequence[ConstraintSet],
         plan: AdmmPlan,
         progress: Callable[[AdmmRecord], None] | None = None,
     ) -> None:
         if plan.rho_most < plan.rho:
             raise RangeError(f"rho_most: must be at least rho: {plan.rho:g}, found {plan.rho_most:g}")
         self.layers = tuple(layers)
-        self.constraint = constraint
+        self.constraints = one_each(constraint, self.layers)
         self.plan = plan
         self.rho = plan.rho
-        self.z = [constraint.project(layer.module.weight, layer.groups) for layer in self.layers]
+        self.z = [
+            constraint.project(layer.module.weight, layer.groups)
+            for layer, constraint in zip(self.layers, self.constraints, strict=True)
+        ]
         self.u = [torch.zeros_like(z) for z in self.z]
         self.records: list[AdmmRecord] = []
         self._progress = progress
@@ -116,7 +122,7 @@ class Admm:
         """``Z`` by projection of ``W + U``, then ``U += W - Z``, then the penalty's growth."""
         distance = {}
         for i, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True)):
-            self.z[i] = self.constraint.project(weight + self.u[i], layer.groups)
+            self.z[i] = self.constraints[i].project(weight + self.u[i], layer.groups)
             gap = weight - self.z[i]
             self.u[i] += gap
             distance[layer.name] = float(gap.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
@@ -128,6 +134,30 @@ class Admm:
         self.rho = grown
         if self._progress is not None:
             self._progress(self.records[-1])
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """``||W - Z|| / ||W||`` over all layers."""
+        pairs = list(zip(self.weights, self.z, strict=True))
+        gap = sum(float((weight - z).square().sum()) for weight, z in pairs)
+        norm = sum(float(weight.square().sum()) for weight, _ in pairs)
+        return math.sqrt(gap / norm) if norm else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies, duals, penalty and records."""
+        return {
+            "z": self.z,
+            "u": self.u,
+            "rho": self.rho,
+            "records": [dataclasses.asdict(record) for record in self.records],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.z = [z.to(weight.device) for z, weight in zip(state["z"], self.weights, strict=True)]
+        self.u = [u.to(weight.device) for u, weight in zip(state["u"], self.weights, strict=True)]
+        self.rho = state["rho"]
+        self.records = [AdmmRecord(**record) for record in state["records"]]
 
 
 def prune_admm(

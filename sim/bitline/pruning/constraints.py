@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,9 @@ __all__ = [
     "PackedColumnProportional",
     "Unstructured",
     "combined",
+    "one_each",
     "project_layers",
+    "relative_distance",
     "violations",
 ]
 
@@ -270,13 +273,44 @@ def combined(
     return PackedColumnProportional(kept_rows=kept, rate=cp_rate, filter_rate=filter_rate, rows=rows, multiple=multiple)
 
 
-def project_layers(layers: Sequence[PrunableLayer], constraint: ConstraintSet) -> None:
+def one_each(
+    constraint: ConstraintSet | Sequence[ConstraintSet], layers: Sequence[PrunableLayer]
+) -> tuple[ConstraintSet, ...]:
+    """One constraint set for each layer, where a single one may be given for all.
+
+    Raises
+    ------
+    ShapeError
+        Not as many as there are layers.
+    """
+    if not isinstance(constraint, Sequence):
+        return (constraint,) * len(layers)
+    if len(constraint) != len(layers):
+        raise ShapeError(f"constraints: expected one for each of {len(layers)} layers, found {len(constraint)}")
+    return tuple(constraint)
+
+
+def project_layers(layers: Sequence[PrunableLayer], constraint: ConstraintSet | Sequence[ConstraintSet]) -> None:
     """Replace the weights of every layer by their projection, in place."""
     with torch.no_grad():
-        for layer in layers:
-            layer.module.weight.copy_(constraint.project(layer.module.weight, layer.groups))
+        for layer, wanted in zip(layers, one_each(constraint, layers), strict=True):
+            layer.module.weight.copy_(wanted.project(layer.module.weight, layer.groups))
 
 
-def violations(layers: Sequence[PrunableLayer], constraint: ConstraintSet) -> int:
+def violations(layers: Sequence[PrunableLayer], constraint: ConstraintSet | Sequence[ConstraintSet]) -> int:
     """Sum of the layers' violations."""
-    return sum(constraint.violation(layer.module.weight, layer.groups) for layer in layers)
+    return sum(
+        wanted.violation(layer.module.weight, layer.groups)
+        for layer, wanted in zip(layers, one_each(constraint, layers), strict=True)
+    )
+
+
+def relative_distance(layers: Sequence[PrunableLayer], constraint: ConstraintSet | Sequence[ConstraintSet]) -> float:
+    """``||W - Z|| / ||W||`` over all layers, Z the projection of W; 0 where all are in their sets."""
+    gap = norm = 0.0
+    with torch.no_grad():
+        for layer, wanted in zip(layers, one_each(constraint, layers), strict=True):
+            weight = layer.module.weight
+            gap += float((weight - wanted.project(weight, layer.groups)).square().sum())
+            norm += float(weight.square().sum())
+    return math.sqrt(gap / norm) if norm else 0.0

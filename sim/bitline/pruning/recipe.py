@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +14,9 @@ from bitline.errors import ConfigError
 from bitline.pruning.constraints import ColumnProportional
 from bitline.pruning.finetune import TrainingPlan
 
-__all__ = ["PruningPlan", "Recipe", "load_recipe"]
+__all__ = ["PruningPlan", "Recipe", "load_recipe", "read_fields", "validated"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -88,6 +91,17 @@ def load_recipe(path: str | Path) -> Recipe:
     ConfigError
         A file that is missing, unreadable or no YAML; an unknown key, a wrong type or an impossible value.
     """
+    return validated(Recipe, read_fields(path), f"recipe {path}")
+
+
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """The fields of a YAML file, not yet checked.
+
+    Raises
+    ------
+    ConfigError
+        A file that is missing, unreadable or no YAML mapping.
+    """
     where = f"recipe {path}"
     try:
         fields = yaml.safe_load(Path(path).read_text("utf-8"))
@@ -98,10 +112,22 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"{where}: not valid YAML: {reason}") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
+    return fields
+
+
+def validated(model: type[_Model], fields: Mapping[str, Any], where: str) -> _Model:
+    """Check fields against a model.
+
+    Raises
+    ------
+    ConfigError
+        An unknown key, a wrong type or an impossible value, with its path.
+    """
     try:
-        return Recipe.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key explains a field that is missing, not the other way round.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{where}: {place}: unknown key") from None
