@@ -168,6 +168,8 @@ def test_uniform_l_is_the_largest_that_certifies(dense: Path, wanted: int) -> No
             with torch.no_grad():  # by torch's own sorting, not by ours
                 for start in range(0, pruned.module.weight.shape[1], 128):
                     part = pruned.module.weight[:, start : start + 128]
+                    if nonzeros > part.shape[1]:
+                        continue  # a short last tile keeps all it has
                     part[part.abs() < part.abs().sort(1, descending=True).values[:, nonzeros - 1 : nonzeros]] = 0
             certificate = certify_layers(matrix_layers(other.module, HARDWARE).layers, HARDWARE)
             (bits,) = [x.bits for x in certificate.layers if x.name == layer.name]
