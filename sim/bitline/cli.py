@@ -292,7 +292,7 @@ def _certify(args: argparse.Namespace) -> None:
     if folder is not None:
         with folder:
             folder.write("certificate.json", dump_json(document))
-    print(dump_json(document) if args.json else certificate_text(document), end="")
+    print(dump_json(document) if args.json else certificate_text(document, certificate.network), end="")
     if args.require_lossless and not certificate.lossless:
         refuted = [layer.name for layer in certificate.layers if not layer.lossless]
         raise VerificationError(

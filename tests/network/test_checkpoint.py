@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 from torch.nn.utils import prune
 
@@ -446,3 +446,17 @@ def test_shared_wrapped_checkpoint(shared_data: Path) -> None:
     weight = loaded.state_dict["layer1.1.conv2.weight"]
     channels = int(weight.abs().sum(dim=(0, 2, 3)).eq(0).sum())
     assert 0.28 <= channels / weight.shape[1] <= 0.5
+
+
+@pytest.mark.parametrize("first", [0x80, 0x50])
+def test_a_safetensors_header_of_any_length_is_no_pickle_and_no_zip(tmp_path: Path, first: int) -> None:
+    # The file begins with its header's length: 0x4b50 reads "PK", 0x..80 is a pickle's first byte.
+    path, wanted = tmp_path / "weights.safetensors", {0x80: 0x280, 0x50: 0x4B50}[first]
+    weights = {"fc.weight": torch.arange(12.0).reshape(3, 4), "fc.bias": torch.zeros(3)}
+    for padding in range(max(0, wanted - 400), wanted):
+        data = save(weights, {"note": "x" * padding})
+        if int.from_bytes(data[:8], "little") == wanted:
+            break
+    assert data[0] == first
+    path.write_bytes(data)
+    assert torch.equal(load_checkpoint(path).state_dict["fc.weight"], weights["fc.weight"])

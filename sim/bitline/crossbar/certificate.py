@@ -290,7 +290,6 @@ class NetworkCertificate:
             "bitline_version": __version__,
             "claim": "a layer marked lossless saturates for no code vector at its matrix; "
             "a refuted one does for its witness",
-            "network": self.network,
             "checkpoint_sha256": checkpoint_sha256,
             "hardware": self.hardware.model_dump(mode="json"),
             "hardware_sha256": self.hardware.sha256(),

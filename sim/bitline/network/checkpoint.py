@@ -202,18 +202,17 @@ def _sniff(path: Path, size: int) -> _Format:
     """What a file is, from its first bytes; the extension says nothing reliable."""
     with path.open("rb") as file:
         head = file.read(64)
+    # safetensors: the header's length, little-endian, then the header, a JSON object. Looked at first, because a length
+    # may begin with the bytes that mark a pickle (0x80) or a zip archive (PK); as a length theirs would be absurd.
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and length <= size - 8:
+        return _Format.SAFETENSORS
     if head.startswith(b"PK"):
         return _Format.ZIP
     if head.startswith(b"\x80"):
         return _Format.PICKLE
-    # safetensors: the header's length, little-endian, then the header, a JSON object.
-    if len(head) > 8 and head[8:9] == b"{":
-        length = int.from_bytes(head[:8], "little")
-        if length > size - 8:
-            raise _bad(
-                path, f"is truncated or damaged: its safetensors header claims {length} bytes, the file has {size}"
-            )
-        return _Format.SAFETENSORS
+    if head[8:9] == b"{":
+        raise _bad(path, f"is truncated or damaged: its safetensors header claims {length} bytes, the file has {size}")
     if head.startswith(b"version https://git-lfs"):
         raise _bad(path, "is a Git LFS pointer, not the checkpoint itself; fetch it with 'git lfs pull'")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):

@@ -10,13 +10,15 @@ from bitline.report.tables import Table, plain_table
 __all__ = ["certificate_text", "cp_table_text"]
 
 
-def certificate_text(document: Mapping[str, Any]) -> str:
+def certificate_text(document: Mapping[str, Any], network: str | None = None) -> str:
     """A certificate (the file's content) for a terminal: verdict, then one line a layer.
 
     Parameters
     ----------
     document : mapping
         :meth:`bitline.crossbar.certificate.NetworkCertificate.to_json`'s result.
+    network : str, optional
+        Architecture's name, to be shown.
     """
     layers, bits, hw = document["layers"], document["adc_bits"], document["hardware"]
     refuted = [layer for layer in layers if not layer["lossless"]]
@@ -29,7 +31,7 @@ def certificate_text(document: Mapping[str, Any]) -> str:
     paper = "does not apply" if bits["paper"] is None else f"{bits['paper']}"
     lines = [
         f"{verdict}.",
-        *([f"Network {document['network']}: {len(layers)} layers on crossbars."] if document.get("network") else []),
+        *([f"Network {network}: {len(layers)} layers on crossbars."] if network else []),
         f"Hardware {hw['name']}: {hw['rows']} rows, {hw['cell_bits']}-bit cells, {hw['dac_bits']}-bit inputs a cycle, "
         f"{hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
