@@ -205,6 +205,8 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_whole, metavar="N", help="images a step (64)")
     parser.add_argument("--learning-rate", type=float, metavar="X", help="at the first step of a phase (0.02)")
     parser.add_argument("--shift", type=_whole, metavar="PIXELS", help="move training images by up to so much (0)")
+    parser.add_argument("--flip", action="store_true", default=None, help="mirror half of the training images")
+    parser.add_argument("--precision", metavar="NAME", help="float32, bfloat16, or auto: bfloat16 on a GPU only")
     parser.add_argument("--seed", type=int, metavar="N", help="of the order of images and all else (0)")
     parser.add_argument("--hw", metavar="NAME_OR_YAML", help="hardware description (tinyadc)")
     parser.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
@@ -310,7 +312,8 @@ def _prune(args: argparse.Namespace) -> None:
         _set_threads(args.threads)
     same = (
         *("method", "rate", "adc_bits", "shape_rate", "filter_rate", "exempt", "solver", "solver_epochs", "rho"),
-        *("data", "normalisation", "epochs", "batch_size", "learning_rate", "shift", "seed", "hw", "arch"),
+        *("data", "normalisation", "epochs", "batch_size", "learning_rate", "shift", "flip", "precision"),
+        *("seed", "hw", "arch"),
     )
     report = prune(
         args.checkpoint,

@@ -60,7 +60,10 @@ _TOP: dict[str, tuple[str, ...]] = {
     },
     **{
         name: ("training", name)
-        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing", "shift", "seed")
+        for name in (
+            *("epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing", "shift", "flip"),
+            *("precision", "seed"),
+        )
     },
 }
 """Where an option stands in a recipe."""

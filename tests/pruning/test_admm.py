@@ -90,6 +90,19 @@ def test_update_interval() -> None:
     assert [record.epoch for record in seen] == [3, 6]
 
 
+def test_update_interval_in_steps() -> None:
+    net = nn.Sequential(_linear([[2.0, 1.0]]))
+    seen: list[AdmmRecord] = []
+    layers = prunable_layers(net, exempt_first=False)
+    solver = Admm(layers, ColumnProportional(2, rows=2), AdmmPlan(update_steps=3, update_every=1), seen.append)
+    for epoch in (1, 2):
+        solver.begin_epoch(epoch, 2)
+        for _ in range(5):
+            solver.after_step()
+        solver.end_epoch(epoch)
+    assert [record.epoch for record in seen] == [1, 2, 2]
+
+
 def test_the_penalty_is_the_gradient_of_its_definition() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Linear(5, 3))

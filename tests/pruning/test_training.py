@@ -13,7 +13,7 @@ from bitline.pruning.constraints import ColumnProportional
 from bitline.pruning.layers import prunable_layers
 from bitline.pruning.solvers import Solver, plan_phases
 from bitline.pruning.state import read_state, state_bytes
-from bitline.pruning.training import Phase, Stopped, Trainer, TrainingPlan
+from bitline.pruning.training import Phase, Stopped, Trainer, TrainingPlan, _flipped
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def _data() -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-PLAN = TrainingPlan(epochs=4, learning_rate=0.1, batch_size=8, shift=1, seed=5)
+PLAN = TrainingPlan(epochs=4, learning_rate=0.1, batch_size=8, shift=1, flip=True, seed=5)
 
 
 def _trainer(solver: Solver, number: int) -> Trainer:
@@ -58,7 +58,7 @@ def _trainer(solver: Solver, number: int) -> Trainer:
         return [ColumnProportional(1 / (1 - 0.75 * share), 8)] * len(layers)
 
     plan = PLAN.model_copy(update={"epochs": 8 if solver is not Solver.ONESHOT else 4})
-    phases = plan_phases(solver, layers, eased, plan, admm=AdmmPlan(rho=0.1, rho_growth=2))
+    phases = plan_phases(solver, layers, eased, plan, admm=AdmmPlan(rho=0.1, rho_growth=2, update_steps=3))
     return Trainer(net, *_data(), phases[number].plan, phases[number].begin())
 
 
@@ -140,3 +140,22 @@ def test_hooks_come_in_order() -> None:
     step = ["forward", "gradients", "step"]
     epoch = ["begin {}/2", *step, *step, "end {}", "progress"]
     assert seen == [text.format(number) for number in (1, 2) for text in epoch]
+
+
+def test_flips_mirror_about_half_of_the_images_and_nothing_else() -> None:
+    images = torch.arange(2 * 3 * 4.0).reshape(1, 2, 3, 4).repeat(64, 1, 1, 1)
+    seen = _flipped(images, torch.Generator().manual_seed(1))
+    mirrored = [bool(torch.equal(image, images[0].flip(2))) for image in seen]
+    assert all(flipped or torch.equal(image, images[0]) for image, flipped in zip(seen, mirrored, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+@pytest.mark.parametrize(("precision", "seen"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_is_of_the_products_only(precision: str, seen: torch.dtype) -> None:
+    """On a CPU ``auto`` is float32."""
+    net, dtypes = _network(), []
+    net[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    plan = TrainingPlan(epochs=1, learning_rate=0.1, batch_size=8, precision=precision)
+    Trainer(net, *_data(), plan).run()
+    assert set(dtypes) == {seen}
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}

@@ -51,6 +51,9 @@ class AdmmPlan(BaseModel):
     update_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between updates of Z and U."""
 
+    update_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser's steps between them, instead: several updates an epoch where the epochs are few and long."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdmmRecord:
@@ -96,6 +99,8 @@ class Admm(Phase):
         self.u = [torch.zeros_like(z) for z in self.z]
         self.records: list[AdmmRecord] = []
         self._progress = progress
+        self._steps = 0
+        self._epoch = 0
 
     @property
     def weights(self) -> list[Tensor]:
@@ -112,9 +117,19 @@ class Admm(Phase):
             else:
                 weight.grad.add_(gap, alpha=self.rho)
 
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Note the epoch, for the records."""
+        self._epoch = epoch
+
+    def after_step(self) -> None:
+        """Update Z and U where it is time, counted in steps."""
+        self._steps += 1
+        if self.plan.update_steps is not None and self._steps % self.plan.update_steps == 0:
+            self.update(self._epoch)
+
     def end_epoch(self, epoch: int) -> None:
-        """Update Z and U where it is time."""
-        if epoch % self.plan.update_every == 0:
+        """Update Z and U where it is time, counted in epochs."""
+        if self.plan.update_steps is None and epoch % self.plan.update_every == 0:
             self.update(epoch)
 
     @torch.no_grad()
@@ -150,6 +165,8 @@ class Admm(Phase):
             "u": self.u,
             "rho": self.rho,
             "records": [dataclasses.asdict(record) for record in self.records],
+            "steps": self._steps,
+            "epoch": self._epoch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,6 +175,7 @@ class Admm(Phase):
         self.u = [u.to(weight.device) for u, weight in zip(state["u"], self.weights, strict=True)]
         self.rho = state["rho"]
         self.records = [AdmmRecord(**record) for record in state["records"]]
+        self._steps, self._epoch = state["steps"], state["epoch"]
 
 
 def prune_admm(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,15 @@ class TrainingPlan(BaseModel):
     shift: Annotated[int, Field(ge=0)] = 0
     """Images are moved by up to so many pixels each way, their edges repeated."""
 
+    flip: bool = False
+    """Every second image or so is mirrored left to right."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products in the forward and backward pass; weights, sums and the loss stay float32. ``auto`` is bfloat16
+    on a GPU and float32 elsewhere; a CPU with AVX512-BF16 trains a ResNet-20 about 1.7 times as fast in bfloat16."""
+
     seed: int = 0
-    """Of the order, the shifts, and whatever the network draws itself."""
+    """Of the order, the shifts, the flips, and whatever the network draws itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,7 @@ class Trainer:
         self.module, self.images, self.labels, self.plan = module, images, labels, plan
         self.phase = phase or Phase()
         self.device = next(module.parameters()).device
+        self.half = plan.precision == "bfloat16" or (plan.precision == "auto" and self.device.type == "cuda")
         self.optimiser = torch.optim.SGD(
             module.parameters(),
             lr=plan.learning_rate,
@@ -275,11 +283,11 @@ class Trainer:
         self._clear()
 
     def _train_step(self, picks: Tensor) -> None:
-        x = _shifted(self.images[picks], self.plan.shift, self._generator).to(self.device)
+        x = _shifted(self.images[picks], self.plan.shift, self._generator)
+        x = (_flipped(x, self._generator) if self.plan.flip else x).to(self.device)
         y = self.labels[picks].to(self.device)
         self.phase.before_forward()
-        # bfloat16 products on a GPU's matrix units; weights, sums and the loss stay float32
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             logits = self.module(x)
         if not self._step:
             _check_classes(logits, self.labels)
@@ -350,6 +358,12 @@ def _shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
     picked = torch.arange(count)[:, None, None]
     # Advanced indices around the channels' slice put the channels last.
     return images[picked, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image mirrored left to right, or not, with equal chances."""
+    mirrored = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator, dtype=torch.bool)
+    return torch.where(mirrored, images.flip(3), images)
 
 
 def _snapshot(module: nn.Module) -> dict[str, Tensor]:
