@@ -24,7 +24,7 @@ from bitline.report.pruning_text import epoch_line
 from bitline.simulation import simulate, verify
 
 CHECKPOINT = "cifar10/resnet20-12fca82f.th"
-EPOCHS = 3
+EPOCHS = 2
 TRAINING = {
     "epochs": EPOCHS,
     "batch_size": 128,
