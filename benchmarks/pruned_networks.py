@@ -39,7 +39,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "gradual": {"training": {"learning_rate": 0.1}, "pruning": {"solver_epochs": 1}},
     "admm": {
         "training": {"learning_rate": 0.1},
-        "pruning": {"solver_epochs": 1, "admm": {"rho": 1e-3, "rho_growth": 1.8, "update_steps": 25}},
+        "pruning": {"solver_epochs": 1, "admm": {"rho": 1e-2, "rho_growth": 1.3, "update_steps": 20}},
     },
 }
 """What differs between solvers, chosen on training images only (docs/results/pruning.md says how)."""

@@ -56,6 +56,10 @@ class WeightFacts:
     """Crossbars, after those rows and columns are gone, that would hold zero weights only."""
     passes: int
     """Passes over the input digits: 2 for signed inputs with several bits a cycle, else 1."""
+    turns: int = 1
+    """Turns in which a crossbar's rows are driven: its fragments in a polarised mapping."""
+    tile_columns: tuple[tuple[int, ...], ...] | None = None
+    """Physical columns of each group's row tiles, where they are not the encoding's; rows and columns all stay then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,8 @@ class LayerMapping:
     cells: int
     """Cells that hold a weight's digit, in the crossbars that are built and dropped together."""
     input_passes: int
+    turns: int = 1
+    """Turns in which a crossbar's rows are driven."""
 
     @property
     def live_rows(self) -> int:
@@ -173,7 +179,13 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     if len(removed_rows) != groups:
         raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
     shared = 1
-    if not any(removed_rows) and not any(removed_columns):
+    if facts is not None and facts.tile_columns is not None:
+        widths = [width for tiles in facts.tile_columns for width in tiles]
+        row_tiles, column_groups = len(widths), -(-max(widths) // hw.columns)
+        crossbars = sum(-(-width // hw.columns) for width in widths)
+        heights = [min(hw.rows, rows - start) for start in range(0, rows, hw.rows)] * groups
+        cells = sum(height * width for height, width in zip(heights, widths, strict=True))
+    elif not any(removed_rows) and not any(removed_columns):
         shared = _groups_per_crossbar(rows, columns * per_output, groups, hw)
         row_tiles = -(-groups // shared) * -(-rows // hw.rows)
         column_groups = -(-columns * per_output // hw.columns)
@@ -204,6 +216,7 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
         crossbars=max(1, crossbars - dropped),
         cells=cells,
         input_passes=facts.passes if facts else 1,
+        turns=facts.turns if facts else 1,
     )
 
 
