@@ -1,4 +1,4 @@
-"""The readable twin of the crossbar kernels: the mathematics of DESIGN sections 2, 3 and 7 in plain loops.
+"""The readable twin of the kernels: of the crossbars, DESIGN sections 2, 3 and 7, and of pruning, in plain loops.
 
 Nothing here is taken from, or shared with, ``bitline.crossbar``: only the hardware description's fields are read, and
 even its derived numbers (slices, cycles, ranges) are worked out again. It is slow on purpose; every function reads
@@ -8,6 +8,7 @@ like the sentence of the design it restates.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -328,3 +329,36 @@ def brute_force(w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False) ->
     w = np.asarray(w)
     product = matmul(every_input(w.shape[0], hw, signed_inputs), w, hw, adc, signed_inputs)
     return product.saturations == 0, product.max_column_sum
+
+
+# ---- pruning -----------------------------------------------------------------------------------------------------
+
+
+def project_bcr(matrix: np.ndarray, block: tuple[int, int], kept: tuple[int, int]) -> np.ndarray:
+    """Of every block the rows and columns whose crossings have the largest sum of squares; all else is zero.
+
+    Every choice of rows is tried (of columns, where those have fewer), the first of equals stays; with each the columns
+    with the largest sums, the lower of equals. Sums run over a choice in order, then from the largest column down.
+    """
+    projected = np.zeros_like(matrix)
+    for top, left in itertools.product(range(0, matrix.shape[0], block[0]), range(0, matrix.shape[1], block[1])):
+        part = matrix[top : top + block[0], left : left + block[1]]
+        stay = [min(kept[0], part.shape[0]), min(kept[1], part.shape[1])]
+        by_columns = math.comb(part.shape[0], stay[0]) > math.comb(part.shape[1], stay[1])
+        lines = part.T if by_columns else part
+        count, keep = stay[::-1] if by_columns else stay
+        best, best_total = ((), ()), -1.0
+        for chosen in itertools.combinations(range(lines.shape[0]), count):
+            sums = [0.0] * lines.shape[1]
+            for line, across in itertools.product(chosen, range(lines.shape[1])):
+                sums[across] += float(lines[line, across]) * float(lines[line, across])
+            order = sorted(range(len(sums)), key=lambda across: (-sums[across], across))[:keep]
+            total = 0.0
+            for across in order:
+                total += sums[across]
+            if total > best_total:
+                best, best_total = (chosen, tuple(order)), total
+        for line, across in itertools.product(*best):
+            row, column = (across, line) if by_columns else (line, across)
+            projected[top + row, left + column] = part[row, column]
+    return projected
