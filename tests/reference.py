@@ -413,10 +413,11 @@ def searched_matmul(x: Any, w: Any, hw: Any, adc: Adc, search: Any, signed_input
         comparisons += len(asked)
         return value
 
+    tiles = column_levels(w, hw)
     for m in range(x.shape[0]):
         for number, (weight, digits) in enumerate(input_passes(x[m], hw, signed_inputs)):
             cycle = search.slices[number % len(search.slices)]
-            for tile in column_levels(w, hw):
+            for tile in tiles:
                 d = digits[tile.start : tile.start + tile.rows]
                 unit_code = 0
                 if tile.unit is not None:

@@ -52,7 +52,7 @@ __all__ = [
     "plan_twin_range",
 ]
 
-_COST_STEPS = 10_000
+_COST_STEPS = 1000
 """A lossy plan minimises comparisons in steps of this part of the layer's plain ones, so that fronts stay small."""
 
 
@@ -378,7 +378,7 @@ def plan_twin_range(
         sum_ijs codes[i, j, s] 4^(v i + w j) (value_j(s) - s)^2  <=  budget sum_ijs codes[i, j, s] 4^(v i + w j) s^2,
 
     found exactly, by merging the slices' Pareto fronts, but for a rounding of each slice's comparisons up to a
-    ten-thousandth of the layer's plain ones. One search serves all input cycles of a slice. Unit columns are converted
+    thousandth of the layer's plain ones. One search serves all input cycles of a slice. Unit columns are converted
     losslessly.
 
     Parameters
