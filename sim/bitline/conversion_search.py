@@ -243,12 +243,14 @@ def search_adc(
     """
     progress = progress or NullProgress()
     hardware = chosen_hardware(hw, adc_bits)
+    for name, number in (("images", images), ("calibration images", calibration_images)):
+        if number is not None and number < 1:
+            raise RangeError(f"{name}: must be at least 1, got {number}")
     prepared = prepare(checkpoint, data, arch=arch, normalisation=normalisation, resize=resize, crop=crop)
     available = len(prepared.dataset.test)
     total = available if images is None else images
-    for name, number, most in (("images", total, available), ("calibration images", calibration_images, None)):
-        if number < 1 or (most is not None and number > most):
-            raise RangeError(f"{name}: must be at least 1{'' if most is None else f', at most {most}'}, got {number}")
+    if total > available:
+        raise RangeError(f"images: {total} asked for, {prepared.dataset.name} has {available} test images")
     split, source = calibration_split(prepared.dataset, calibration_images)
     batches = (split.images(start, min(len(split), start + _BATCH)) for start in range(0, len(split), _BATCH))
     network = convert(prepared.network.module, batches, hardware, calibrator=calibrator)

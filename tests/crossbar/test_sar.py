@@ -158,7 +158,7 @@ def transfer_of(search: LayerSearch, hw: Hardware, adc: AdcBits) -> Transfer:
 def test_searched_products_equal_the_twin(encoding: str, readout: str) -> None:
     """Outputs and comparisons of any searches, lossy ones among them, in every encoding, signed inputs or not."""
 
-    @examples(40)
+    @examples(25)
     @given(problems(hardware(encoding=encoding, readout=readout), max_rows=100), st.integers(0, 2**32 - 1))
     def check(problem: Problem, seed: int) -> None:
         hw, x, w = problem.hw, problem.x, problem.w
@@ -178,6 +178,18 @@ def test_searched_products_equal_the_twin(encoding: str, readout: str) -> None:
         assert (product.saturations, product.max_column_sum) == (ideal.saturations, ideal.max_column_sum)
 
     check()
+
+
+@pytest.mark.parametrize(("far_step", "y"), [(0, 0), (1, -2)])
+def test_unit_column_is_read_as_its_search_says(far_step: int, y: int) -> None:
+    """Three weights of 0 are cells of 2: the column sums to 6, the unit column to 3, which a step of 2 reads as 4."""
+    hw = load_hardware("tinyadc", input_bits=1, weight_bits=2, encoding="offset", adc_bits=3)
+    crossbars = Crossbars(np.zeros((3, 1), dtype=int), hw)
+    search = LayerSearch(slices=((Search(bits=3),),), unit=Search(bits=3, far_step=far_step))
+    transfer = transfer_of(search, hw, crossbars.adc)
+    assert crossbars.multiply(np.ones((1, 3), dtype=int), transfer=transfer).y.tolist() == [[y]]
+    assert [np.flatnonzero(row).tolist() for row in transfer.counts[0]] == [[6], [3]]
+    assert count(search, transfer.counts, hw, crossbars.adc).comparisons.tolist() == [3, 3 - far_step]
 
 
 def load(hw: Hardware, vectors: int, columns: int = 13) -> tuple[np.ndarray, np.ndarray]:
