@@ -195,8 +195,9 @@ class CrossbarNetwork(nn.Module):
 
         Every conversion is counted in ``counters[...].codes``; another ADC (:meth:`set_adc`) takes the searches away.
         """
-        for number, runner in enumerate(self._runners):
-            runner.set_search(None if searches is None else searches[number])
+        wanted: Sequence[LayerSearch | None] = [None] * len(self._runners) if searches is None else searches
+        for runner, search in zip(self._runners, wanted, strict=True):
+            runner.set_search(search)
         self.reset_counters()
 
     # --- what is known about it --------------------------------------------------------------------------------------
