@@ -70,6 +70,8 @@ class Gates:
     """Sigmoids and hyperbolic tangents."""
     arithmetic: int
     """Sums, differences and products."""
+    moved: int
+    """Values read from and written to the buffers: products, states, outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)

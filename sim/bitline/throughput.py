@@ -454,6 +454,7 @@ _WHY = {
     "bus": "the bus from the tile buffer to the IMAs sets the interval",
     "router": "the tile's port into the network on chip sets the interval",
     "link": "the links off the chip set the interval",
+    "recurrence": "every step waits for the one before: product, pipeline and gates set the interval",
 }
 
 

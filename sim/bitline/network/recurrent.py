@@ -38,11 +38,12 @@ class Cell(StrEnum):
     def gates(self, hidden: int) -> Gates:
         """Digital work of one step with this many outputs.
 
-        LSTM: three sigmoids and two tanh an output; four sums of the products, ``f c + i g`` (3) and ``o tanh(c)`` (1).
-        GRU: two sigmoids and one tanh; two sums, ``r h_n`` added (2), and ``(h - n) z + n`` (3).
+        LSTM: three sigmoids and two tanh an output; four sums of the products, ``f c + i g`` (3) and ``o tanh(c)`` (1);
+        reads both products (8) and c, writes c and h. GRU: two sigmoids and one tanh; two sums, ``r h_n`` added (2), and
+        ``(h - n) z + n`` (3); reads both products (6) and h, writes h.
         """
-        functions, arithmetic = (5, 8) if self is Cell.LSTM else (3, 7)
-        return Gates(functions=functions * hidden, arithmetic=arithmetic * hidden)
+        functions, arithmetic, moved = (5, 8, 11) if self is Cell.LSTM else (3, 7, 8)
+        return Gates(functions=functions * hidden, arithmetic=arithmetic * hidden, moved=moved * hidden)
 
 
 def _sigmoid(x: Tensor) -> Tensor:
@@ -177,12 +178,17 @@ def _parts(layer: nn.LSTM | nn.GRU) -> nn.Module:
     for index, suffix in enumerate(_suffixes(layer)):
         for side in ("ih", "hh"):
             weight = getattr(layer, f"weight_{side}_{suffix}")
-            linear = nn.Linear(0, 0, bias=False, device="meta")
-            linear.weight, linear.in_features, linear.out_features = weight, weight.shape[1], weight.shape[0]
-            linear.bias = getattr(layer, f"bias_{side}_{suffix}") if layer.bias else None
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias, device="meta")
+            linear.weight = _shared(weight)
+            if layer.bias:
+                linear.bias = _shared(getattr(layer, f"bias_{side}_{suffix}"))
             part = linear if side == "ih" else Recurrence(cell, layer.hidden_size, linear, index)
             parts.add_module(f"weight_{side}_{suffix}", part)
     return parts.eval()
+
+
+def _shared(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)  # what torch.nn.utils.prune left is a plain tensor
 
 
 def _suffixes(layer: nn.LSTM | nn.GRU) -> list[str]:

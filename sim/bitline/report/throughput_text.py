@@ -438,6 +438,7 @@ _LAYER_CSV = (
     "lossless",
     "positions",
     "macs",
+    "digital_operations",
     "interval_cycles",
     "interval_set_by",
     "busy_cycles",
