@@ -303,6 +303,13 @@ def _network_design(
                 f"zero rows stay where the ADC bits would not be proven for the closed-up matrix, and in layers that "
                 f"are not proven lossless: {shown}"
             )
+        squeezed = {name: found.blocks for name, found in weights.items() if found.blocks is not None}
+        if squeezed:
+            bits_of_tables = sum(blocks.index_bits for blocks in squeezed.values())
+            notes.append(
+                f"rows or columns that are zero in a crossbar-sized block are squeezed out of {len(squeezed)} layers; "
+                f"their index tables, {bits_of_tables:,} bits a copy, are not priced"
+            )
     else:
         notes.append("no checkpoint: every weight is taken to be non-zero, no crossbar is left out")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference_recurrent
 import torch
+from bitline.models.lstm import RowLSTM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -17,7 +18,6 @@ import bitline
 from bitline.data import open_dataset
 from bitline.errors import ConversionError, DataError
 from bitline.layers import Gates, LayerKind, OperationKind
-from bitline.models.lstm import RowLSTM
 from bitline.network.conversion import CrossbarNetwork, convert, matrix_layers, operations
 from bitline.network.graph import trace
 
@@ -227,7 +227,7 @@ def test_what_is_refused_is_listed_or_said_in_one_line():
         converted(x * float("nan"))
 
 
-# --- a small real task: digits row by row ------------------------------------------------------------------------------
+# --- a small real task: digits row by row ----------------------------------------------------------------------------
 
 
 class RowGRU(nn.Module):

@@ -379,6 +379,8 @@ def _report(
                 dropped_crossbars=mapping.dropped_crossbars,
                 removed_rows=mapping.removed_rows,
                 removed_columns=mapping.removed_columns,
+                squeezed=mapping.squeezed,
+                index_bits=mapping.index_bits,
                 replicas=placement.replicas[i],
                 crossbars=placement.crossbars[i],
                 imas=placement.imas[i],

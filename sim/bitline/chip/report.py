@@ -35,6 +35,10 @@ class LayerReport:
     dropped_crossbars: int
     removed_rows: int
     removed_columns: int
+    squeezed: str | None
+    """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
+    index_bits: int
+    """Bits of the index tables of one replica that squeezing needs; not priced."""
     replicas: int
     crossbars: int
     imas: int

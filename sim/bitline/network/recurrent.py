@@ -5,8 +5,8 @@
 * a linear layer ``weight_ih_l0`` over the whole sequence, ``W_ih x_t + b_ih`` (an ordinary matrix layer), and
 * a :class:`Recurrence` ``weight_hh_l0``, which goes through the steps: ``W_hh h_(t-1) + b_hh``, then the gates.
 
-Both are named after the tensor they hold. The gates are torch's arithmetic in float32 in the order of torch's own cells;
-sigmoid and tanh are torch's in float64, rounded to float32 once, as all elementary functions between crossbars
+Both are named after the tensor they hold. The gates are torch's arithmetic in float32, in the order of torch's own
+cells; sigmoid and tanh are torch's in float64, rounded to float32 once, as all elementary functions between crossbars
 (:mod:`bitline.network.activations` says why).
 
 References
@@ -38,9 +38,9 @@ class Cell(StrEnum):
     def gates(self, hidden: int) -> Gates:
         """Digital work of one step with this many outputs.
 
-        LSTM: three sigmoids and two tanh an output; four sums of the products, ``f c + i g`` (3) and ``o tanh(c)`` (1);
-        reads both products (8) and c, writes c and h. GRU: two sigmoids and one tanh; two sums, ``r h_n`` added (2), and
-        ``(h - n) z + n`` (3); reads both products (6) and h, writes h.
+        LSTM: three sigmoids and two tanh an output; four sums of the products, ``f c + i g`` (3) and ``o tanh(c)``
+        (1); reads both products (8) and c, writes c and h. GRU: two sigmoids and one tanh; two sums, ``r h_n`` added
+        (2), and ``(h - n) z + n`` (3); reads both products (6) and h, writes h.
         """
         functions, arithmetic, moved = (5, 8, 11) if self is Cell.LSTM else (3, 7, 8)
         return Gates(functions=functions * hidden, arithmetic=arithmetic * hidden, moved=moved * hidden)
