@@ -7,7 +7,8 @@ the exact one in both places. Prune rows in whole crossbars, as TinyADC does, an
 where that would need more crossbars.
 
 Where rows or columns are zero in crossbar-sized blocks only (BCR pruning), squeezing the blocks
-(:mod:`bitline.chip.blocks`) is taken instead if it needs fewer crossbars: columns always may go, rows under the same rule.
+(:mod:`bitline.chip.blocks`) is taken instead if it needs fewer crossbars: columns always may go, rows under the same
+rule.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _squeezed(layer: MatrixLayer, proof: Certificate, hw: Hardware, found: Weigh
         found = replace(weight_facts(layer, hw, keep_rows=True), blocks=columns)
     rows = squeeze_rows(layer, hw)
     if 0 < rows.crossbars < fewest and _holds(proof, _column_groups(layer, hw), hw):
-        found = replace(weight_facts(layer, hw), blocks=rows)
+        found = replace(weight_facts(layer, hw), removed_columns=(0,) * layer.groups, blocks=rows)
     return found
 
 

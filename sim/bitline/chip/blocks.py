@@ -1,19 +1,20 @@
 """Zero rows and columns squeezed out of blocks of one crossbar's size, as block-wise pruning (BCR) leaves them.
 
-A row that is zero in *every* column leaves the matrix anyway (``mapping.weight_facts``). Here a row or column is zero in
-one block only, the part of the matrix that one crossbar holds: ``R`` rows by the outputs whose columns fit.
+A row that is zero in *every* column leaves the matrix anyway (``mapping.weight_facts``). Here a row or column is zero
+in one block only, the part of the matrix that one crossbar holds: ``R`` rows by the outputs whose columns fit.
 
-* :func:`squeeze_columns`: in every row tile the outputs that are zero there go and the others move together, so the tile
-  takes fewer crossbars side by side. Rows stay where they are, no column's sum changes. A tile's converted codes then
-  belong to outputs that a table names: ``ceil(log2(outputs))`` bits for every output left in a tile.
-* :func:`squeeze_rows`: in every column group (the outputs of one crossbar) the rows that are zero there go and the others
-  move up, so the group takes fewer crossbars on top of each other. Every group reads other inputs: a table names the
-  input of every row left, ``ceil(log2(rows))`` bits each. Weights of two row tiles may meet in one column, so this needs
-  a proof of its own (:mod:`bitline.compaction`).
+* :func:`squeeze_columns`: in every row tile the outputs that are zero there go and the others move together, so the
+  tile takes fewer crossbars side by side. Rows stay where they are, no column's sum changes. A tile's converted codes
+  then belong to outputs that a table names: ``ceil(log2(outputs))`` bits for every output left in a tile.
+* :func:`squeeze_rows`: in every column group (the outputs of one crossbar) the rows that are zero there go and the
+  others move up, so the group takes fewer crossbars on top of each other. Every group reads other inputs: a table names
+  the input of every row left, ``ceil(log2(rows))`` bits each. Weights of two row tiles may meet in one column, so this
+  needs a proof of its own (:mod:`bitline.compaction`).
 
-Not both at once: crossbars are shared by columns that read the same rows. Blocks much smaller than a crossbar (8 x 8) free
-nothing by themselves: another block of the same crossbar keeps its row or column; they only lessen the active cells. The
-tables are counted, not priced.
+Not both at once: the columns of a crossbar read the same rows. Blocks smaller than a crossbar free little: a row goes
+only where all blocks beside each other in the crossbar leave it out, a column where all blocks above each other do. Of
+8 x 8 blocks that is two (16 outputs of 8-bit weights) and sixteen: of blocks with half their rows a quarter of the rows
+goes, of the columns none. The rest only lessens the cells that are on. The tables are counted, not priced.
 
 References
 ----------
@@ -63,20 +64,19 @@ def squeeze_columns(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
 
 
 def closed_up_groups(codes: NDArray[np.int32], hw: Hardware) -> Iterator[NDArray[np.int32]]:
-    """Every column group of one matrix (rows, columns) without the rows that are zero in it; zero outputs go first."""
+    """Every column group of one matrix (rows, columns) without the rows that are zero in it."""
     per_output = hw.slices * hw.signs
-    live = codes[:, codes.any(axis=0)]
-    for index in range(-(-live.shape[1] * per_output // hw.columns)):
-        group = live[:, outputs_per_crossbar(index, live.shape[1], per_output, hw.columns)]
+    for index in range(-(-codes.shape[1] * per_output // hw.columns)):
+        group = codes[:, outputs_per_crossbar(index, codes.shape[1], per_output, hw.columns)]
         yield group[group.any(axis=1)]
 
 
 def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
-    """In every column group only the rows that are not zero there."""
+    """In every column group only the rows that are not zero there; outputs stay where the blocks were cut."""
     per_output = hw.slices * hw.signs
     crossbars = row_tiles = widest = cells = entries = 0
     for codes in layer.codes:
-        physical = int(np.count_nonzero(codes.any(axis=0))) * per_output
+        physical = codes.shape[1] * per_output
         tallest = groups = 0
         for index, group in enumerate(closed_up_groups(codes, hw)):
             rows = group.shape[0]
@@ -84,7 +84,7 @@ def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
             crossbars += tiles
             cells += rows * min(hw.columns, physical - index * hw.columns)
             entries += rows
-            tallest, groups = max(tallest, tiles), groups + 1
+            tallest, groups = max(tallest, tiles), groups + (tiles > 0)
         row_tiles += tallest
         widest = max(widest, groups)
     return BlockLayout(

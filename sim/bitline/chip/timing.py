@@ -90,16 +90,13 @@ class MatrixTiming:
     @property
     def interval(self) -> int:
         """Cycles between two input vectors of one replica."""
-        return max(getattr(self, name) for name in _CAUSES)
+        return max(self.compute, self.edram, self.bus, self.router, self.link, self.recurrence)
 
     @property
     def set_by(self) -> str:
         """What sets the interval; ``compute`` where several do."""
-        limits = {name: getattr(self, name) for name in _CAUSES}
+        limits = {name: getattr(self, name) for name in ("compute", "edram", "bus", "router", "link", "recurrence")}
         return max(limits, key=lambda name: limits[name])
-
-
-_CAUSES = ("compute", "edram", "bus", "router", "link", "recurrence")
 
 
 def matrix_timing(mapping: LayerMapping, hw: Hardware, clock: Clock, gates: Gates | None = None) -> MatrixTiming:

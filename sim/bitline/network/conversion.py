@@ -256,7 +256,7 @@ class _Recorder(fx.Interpreter):
             recurrence = self.submodules[n.target] if n.op == "call_module" else None
             if isinstance(recurrence, Recurrence):
                 result = super().run_node(n)
-                from_input, state = map_arg(n.args, lambda read: self.env[read])
+                from_input, state = self.fetch_args_kwargs_from_env(n)[0]
                 self._record(layer, matrix, site, recurrence.read(from_input, result[0], state))
                 return result
             self._record(layer, matrix, site, map_arg(argument(n, 0, "input"), lambda read: self.env[read]))
