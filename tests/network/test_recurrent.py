@@ -155,6 +155,21 @@ def test_the_unfolded_float_graph_is_torchs_layer(cell, options):
             torch.testing.assert_close(mine, wanted, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("first", [0.0, 3.0])
+def test_the_states_scale_comes_from_what_the_product_reads(first):
+    """From the initial state and all outputs but the last, which nothing reads."""
+    module = rnn(nn.GRU, batch_first=True)
+    x, state = sequences(4, 3, 5), torch.full((1, 4, 6), first)
+    x[:, -1] *= 100  # the last outputs are the largest
+    outputs = module(x, state)[0]
+    read = max(first, outputs[:, :-1].abs().max().item())
+    assert outputs[:, -1].abs().max().item() != read
+    network = Wrap(lambda self, x: self.rnn(x, x.new_full((1, x.shape[0], 6), first))[0], module)
+    converted = convert(network, x, HW, calibrator="max")
+    assert converted.calibration[1].layer == "rnn.weight_hh_l0"
+    assert converted.calibration[1].scale == pytest.approx(read / 127, rel=0.01)  # -128 would take a larger negative
+
+
 def test_a_layer_called_twice_shares_its_crossbars():
     module = rnn(nn.GRU, 6, 6, batch_first=True)
     network, x = Wrap(lambda self, x: self.rnn(self.rnn(x)[0])[0], module), sequences(4, 3, 6)
