@@ -33,7 +33,9 @@ def _layer(codes: np.ndarray) -> MatrixLayer:
 
 def _mapped(codes: np.ndarray, hw: Hardware = TINYADC) -> LayerMapping:
     layer = _layer(codes)
-    facts, _ = mapped_weights([layer], certify_layers([layer], hw), hw)
+    certificate = certify_layers([layer], hw)
+    assert mapped_weights([layer], certificate, hw)[0]["layer"].blocks is None  # unless it is asked for
+    facts, _ = mapped_weights([layer], certificate, hw, squeeze_blocks=True)
     rows, columns = codes.shape
     operation = Operation(
         name="layer",
@@ -62,7 +64,7 @@ def test_columns_squeezed_by_hand():
     mapped = _mapped(codes)
     assert (mapped.squeezed, mapped.crossbars, mapped.row_tiles, mapped.column_groups) == ("columns", 2, 2, 1)
     assert (mapped.removed_rows, mapped.removed_columns, mapped.dropped_crossbars) == (0, 0, 0)
-    assert mapped.cells == 2 * 128 * 128
+    assert (mapped.cells, mapped.rows_read) == (2 * 128 * 128, 256)
     assert mapped.index_bits == 32 * 5  # 16 outputs of each tile, one of 32 each
 
 
@@ -73,6 +75,7 @@ def test_rows_squeezed_by_hand():
     goes = _mapped(_half_of_the_rows(), TINYADC.replace(adc_bits=8))
     assert (goes.squeezed, goes.crossbars, goes.row_tiles, goes.column_groups) == ("rows", 2, 1, 2)
     assert (goes.removed_rows, goes.live_rows, goes.cells) == (0, 256, 2 * 128 * 128)
+    assert (stays.rows_read, goes.rows_read) == (256, 2 * 128)  # each group fetches its own 128 inputs
     assert goes.index_bits == 2 * 128 * 8  # 128 rows of each group, one of 256 inputs each
 
 

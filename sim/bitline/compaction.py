@@ -7,8 +7,8 @@ the exact one in both places. Prune rows in whole crossbars, as TinyADC does, an
 where that would need more crossbars.
 
 Where rows or columns are zero in crossbar-sized blocks only (BCR pruning), squeezing the blocks
-(:mod:`bitline.chip.blocks`) is taken instead if it needs fewer crossbars: columns always may go, rows under the same
-rule.
+(:mod:`bitline.chip.blocks`) is taken instead, where it is asked for and needs fewer crossbars: columns always may go,
+rows under the same rule. It must be asked for, because its index tables are counted but not priced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["mapped_weights"]
 
 
 def mapped_weights(
-    layers: Sequence[MatrixLayer], certificate: NetworkCertificate, hw: Hardware
+    layers: Sequence[MatrixLayer], certificate: NetworkCertificate, hw: Hardware, *, squeeze_blocks: bool = False
 ) -> tuple[dict[str, WeightFacts], list[str]]:
     """Find what the mapping may leave out of every layer.
 
@@ -41,6 +41,8 @@ def mapped_weights(
         Of the same layers, in the same order.
     hw : Hardware
         The description they were certified for.
+    squeeze_blocks : bool
+        Whether rows or columns may be squeezed out of crossbar-sized blocks.
 
     Returns
     -------
@@ -59,7 +61,8 @@ def mapped_weights(
         whole = replace(found, removed_rows=nothing, removed_columns=nothing, zero_crossbars=0)
         # small groups share crossbars only where all are whole: leaving a row out of one must not take them apart
         facts[layer.name] = whole if _crossbars(layer, whole, hw) < _crossbars(layer, found, hw) else found
-        facts[layer.name] = _squeezed(layer, proof, hw, facts[layer.name])
+        if squeeze_blocks:
+            facts[layer.name] = _squeezed(layer, proof, hw, facts[layer.name])
     return facts, kept
 
 

@@ -59,6 +59,7 @@ def squeeze_columns(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
         row_tiles=row_tiles,
         column_groups=widest,
         cells=cells,
+        rows_read=None,
         index_bits=_index_bits(entries, layer.columns * layer.groups),
     )
 
@@ -93,5 +94,6 @@ def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
         row_tiles=row_tiles,
         column_groups=widest,
         cells=cells,
+        rows_read=entries,
         index_bits=_index_bits(entries, layer.rows * layer.groups),
     )

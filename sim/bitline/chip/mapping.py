@@ -59,6 +59,8 @@ class BlockLayout:
     """Most crossbars side by side on the same rows."""
     cells: int
     """Cells that hold a weight's digit."""
+    rows_read: int | None
+    """Rows of all column groups together, each with inputs of its own; None where column groups share theirs."""
     index_bits: int
     """Bits of the tables that say which input drives a row, or which output a column's code is added to."""
 
@@ -108,11 +110,18 @@ class LayerMapping:
     """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
     index_bits: int = 0
     """Bits of the index tables that this needs."""
+    separate_rows: int | None = None
+    """Inputs fetched for one input vector where column groups do not share theirs."""
 
     @property
     def live_rows(self) -> int:
         """Rows driven for one input vector, over all groups."""
         return self.rows * self.groups - self.removed_rows
+
+    @property
+    def rows_read(self) -> int:
+        """Inputs fetched for one input vector, each once for all column groups that share it."""
+        return self.live_rows if self.separate_rows is None else self.separate_rows
 
     @property
     def live_columns(self) -> int:
@@ -251,6 +260,7 @@ def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout) 
         input_passes=facts.passes,
         squeezed=blocks.squeezed,
         index_bits=blocks.index_bits,
+        separate_rows=blocks.rows_read,
     )
 
 

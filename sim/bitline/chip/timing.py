@@ -114,7 +114,7 @@ def matrix_timing(mapping: LayerMapping, hw: Hardware, clock: Clock, gates: Gate
     in_tile = hierarchy.crossbars_per_ima.value * hierarchy.imas_per_tile.value
     spread = -(-mapping.crossbars // in_tile)  # tiles of one replica
     sharing = max(1, in_tile // mapping.crossbars)  # replicas in one tile
-    rows_in_tile = min(mapping.live_rows, in_tile * hw.rows)
+    rows_in_tile = min(mapping.rows_read, in_tile * hw.rows)
     read = sharing * rows_in_tile * hw.input_bits * mapping.input_passes
     written = sharing * mapping.live_columns * hw.input_bits / spread
     timing = MatrixTiming(
