@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitline.chip.blocks import closed_up_groups, squeeze_columns, squeeze_rows
@@ -120,6 +120,7 @@ def test_only_blocks_of_crossbar_size_free_crossbars(block, kept, squeezed, cros
 
 
 @pytest.mark.parametrize("encoding", ["differential", "offset"])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_layouts_hold_every_weight_and_stay_lossless(encoding, data):
     """Counted again weight by weight; and where rows go, the groups run at the certified bits without saturation."""

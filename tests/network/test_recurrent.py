@@ -86,7 +86,7 @@ def test_crossbars_equal_torchs_cell_on_quantised_numbers(cell, options, engine)
     assert all(counters.vectors == 9 * 7 for counters in converted.counters)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_any_size_on_any_hardware_equals_the_twin(data):
     cell = data.draw(st.sampled_from(CELLS))
