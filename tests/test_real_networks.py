@@ -123,4 +123,31 @@ def test_the_other_checkpoints_run_by_arch(shared_data: Path, path: str, arch: s
     assert report["accuracy"]["identical_to_integer"] is True
     assert report["network"]["architecture"] == arch
     if arch == "lstm_mnist":
-        assert [kept["kind"] for kept in report["kept_in_torch"]] == ["LSTM"]
+        assert report["kept_in_torch"] == []
+        assert [layer["kind"] for layer in report["layers"]] == ["linear", "recurrent", "linear"]
+
+
+def test_mnist_lstm_runs_whole_on_crossbars(shared_data: Path) -> None:
+    report = bitline.simulate(
+        shared_data / "checkpoints" / "mnist" / "lstm_mnist.pth",
+        "tinyadc",
+        f"mnist:{shared_data / 'mnist'}",
+        images=256,
+    )
+    verify(report)
+    assert report["kept_in_torch"] == []
+    assert [layer["name"] for layer in report["layers"]] == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "fc"]
+    assert [(layer["rows"], layer["columns"]) for layer in report["layers"]] == [(28, 80), (20, 80), (560, 10)]
+    # 28 steps, 8 input cycles, columns x 4 slices x 2 signs of each row tile
+    vectors = [256 * 28, 256 * 28, 256]
+    columns = [80 * 8, 80 * 8, 5 * 10 * 8]
+    assert [layer["conversions"] for layer in report["layers"]] == [
+        8 * v * c for v, c in zip(vectors, columns, strict=True)
+    ]
+    assert report["certificate"]["lossless"] is True
+    assert report["accuracy"]["identical_to_integer"] is True
+    assert sum(layer["saturations"] for layer in report["layers"]) == 0
+    assert report["accuracy"]["float_top1"] > 0.93  # the manifest's 97.91 % of 10,000 images, with a wide margin
+    assert abs(report["accuracy"]["float_top1"] - report["accuracy"]["simulated_top1"]) <= 3 / 256
+    # a turn of 8 input cycles, 6 of pipeline and 3 of gates, 28 times, at 100 ns
+    assert report["performance"]["images_per_s"] == pytest.approx(1e9 / (28 * 17 * 100))

@@ -165,6 +165,22 @@ def test_a_checkpoint_is_priced_at_its_certified_bits(capsys: pytest.CaptureFixt
     assert "NOT lossless" in run(capsys, "throughput", SHIPPED, "--adc-bits", 3)[1]
 
 
+def test_blocks_are_squeezed_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, squeezed = report(capsys, SHIPPED), report(capsys, SHIPPED, "--squeeze-blocks")
+    layers = {layer["name"]: layer for layer in plain["layers"]}
+    changed = [layer for layer in squeezed["layers"] if layer["squeezed"]]
+    assert changed
+    for layer in changed:
+        assert layer["squeezed"] == "rows"
+        assert layer["crossbars_per_replica"] < layers[layer["name"]]["crossbars_per_replica"]
+        assert layer["index_bits"] > 0
+        assert layer["lossless"] is True
+    assert all(layer["squeezed"] is None and layer["index_bits"] == 0 for layer in plain["layers"])
+    assert squeezed["performance"]["crossbars"] < plain["performance"]["crossbars"]
+    assert squeezed["performance"]["images_per_s"] == plain["performance"]["images_per_s"]
+    assert any("index tables" in note for note in squeezed["notes"])
+
+
 def test_the_checkpoint_may_follow_the_designs(capsys: pytest.CaptureFixture[str]) -> None:
     found = report(capsys, "--hw", "isaac_8bit", SHIPPED)
     assert found["network"]["checkpoint"] == SHIPPED
@@ -294,6 +310,7 @@ def test_savings_are_bracketed_for_every_network(capsys: pytest.CaptureFixture[s
         (["--table3", "--savings"], ["--table3"]),
         (["--table3", "--arch", "resnet18"], ["--table3"]),
         (["--savings", "--hw", "isaac", "tinyadc"], ["--savings"]),
+        (["--squeeze-blocks", "--hw", "isaac"], ["squeeze_blocks", "checkpoint"]),
         (["--images", "many"], ["whole number", "many"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     throughput.add_argument(
         "--replication", default="balanced", metavar="RULE", help="smallest, balanced (default) or fastest"
     )
+    throughput.add_argument(
+        "--squeeze-blocks", action="store_true", help="squeeze zero rows or columns out of crossbar-sized blocks (BCR)"
+    )
     throughput.add_argument("--tiles", type=_whole, metavar="BUDGET", help="most tiles (as many whole chips as needed)")
     throughput.add_argument("--images", type=_whole, default=1, metavar="N", help="images the cycles are for (1)")
     throughput.add_argument("--detail", action="store_true", help="timeline of every replica and input vector")
@@ -357,6 +360,7 @@ def _throughput(args: argparse.Namespace) -> None:
             adc_bits=args.adc_bits,
             law=args.law,
             replication=args.replication,
+            squeeze_blocks=args.squeeze_blocks,
             tiles=args.tiles,
             images=args.images,
             detail=args.detail,

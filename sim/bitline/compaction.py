@@ -5,6 +5,10 @@ up, so a column's non-zeros may meet in one row tile that were in two: the certi
 therefore taken out of a layer only where the closed-up matrix is lossless too, at the same ADC bits; its product is
 the exact one in both places. Prune rows in whole crossbars, as TinyADC does, and they always go. Nothing is taken out
 where that would need more crossbars.
+
+Where rows or columns are zero in crossbar-sized blocks only (BCR pruning), squeezing the blocks
+(:mod:`bitline.chip.blocks`) is taken instead, where it is asked for and needs fewer crossbars: columns always may go,
+rows under the same rule. It must be asked for, because its index tables are counted but not priced.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bitline.chip.blocks import closed_up_groups, squeeze_columns, squeeze_rows
 from bitline.chip.mapping import WeightFacts, map_layer, weight_facts
 from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
 from bitline.hardware import Hardware
@@ -24,7 +29,7 @@ __all__ = ["mapped_weights"]
 
 
 def mapped_weights(
-    layers: Sequence[MatrixLayer], certificate: NetworkCertificate, hw: Hardware
+    layers: Sequence[MatrixLayer], certificate: NetworkCertificate, hw: Hardware, *, squeeze_blocks: bool = False
 ) -> tuple[dict[str, WeightFacts], list[str]]:
     """Find what the mapping may leave out of every layer.
 
@@ -36,6 +41,8 @@ def mapped_weights(
         Of the same layers, in the same order.
     hw : Hardware
         The description they were certified for.
+    squeeze_blocks : bool
+        Whether rows or columns may be squeezed out of crossbar-sized blocks.
 
     Returns
     -------
@@ -54,7 +61,26 @@ def mapped_weights(
         whole = replace(found, removed_rows=nothing, removed_columns=nothing, zero_crossbars=0)
         # small groups share crossbars only where all are whole: leaving a row out of one must not take them apart
         facts[layer.name] = whole if _crossbars(layer, whole, hw) < _crossbars(layer, found, hw) else found
+        if squeeze_blocks:
+            facts[layer.name] = _squeezed(layer, proof, hw, facts[layer.name])
     return facts, kept
+
+
+def _squeezed(layer: MatrixLayer, proof: Certificate, hw: Hardware, found: WeightFacts) -> WeightFacts:
+    """The facts with a layout of squeezed blocks where one takes fewer crossbars and keeps what was proven."""
+    fewest = _crossbars(layer, found, hw)
+    columns = squeeze_columns(layer, hw)
+    if 0 < columns.crossbars < fewest:
+        fewest = columns.crossbars
+        found = replace(weight_facts(layer, hw, keep_rows=True), blocks=columns)
+    rows = squeeze_rows(layer, hw)
+    if 0 < rows.crossbars < fewest and _holds(proof, _column_groups(layer, hw), hw):
+        found = replace(weight_facts(layer, hw), removed_columns=(0,) * layer.groups, blocks=rows)
+    return found
+
+
+def _column_groups(layer: MatrixLayer, hw: Hardware) -> list[MatrixLayer]:
+    return [replace(layer, codes=group[None]) for codes in layer.codes for group in closed_up_groups(codes, hw)]
 
 
 def _crossbars(layer: MatrixLayer, facts: WeightFacts, hw: Hardware) -> int:
@@ -72,13 +98,18 @@ def _crossbars(layer: MatrixLayer, facts: WeightFacts, hw: Hardware) -> int:
 
 def _survives(layer: MatrixLayer, proof: Certificate, hw: Hardware) -> bool:
     """Whether the layer is lossless, and still is with its zero rows taken out."""
+    return _holds(proof, [replace(layer, codes=_closed_up(layer.codes))], hw)
+
+
+def _holds(proof: Certificate, matrices: Sequence[MatrixLayer], hw: Hardware) -> bool:
+    """Whether a layer is lossless, and these matrices in its place are too, at the same bits."""
     if not proof.lossless:
         return False
-    compact = replace(layer, codes=_closed_up(layer.codes))
-    for record in certify_layers([compact], hw).layers[0].records:
-        limit = proof.adc.unit if record.slice is None else proof.adc.per_slice[record.slice]
-        if limit is None or record.bits > limit:
-            return False
+    for certificate in certify_layers(matrices, hw).layers:
+        for record in certificate.records:
+            limit = proof.adc.unit if record.slice is None else proof.adc.per_slice[record.slice]
+            if limit is None or record.bits > limit:
+                return False
     return True
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LayerKind", "MatrixLayer", "Operation", "OperationKind", "Window"]
+__all__ = ["Gates", "LayerKind", "MatrixLayer", "Operation", "OperationKind", "Window"]
 
 
 class LayerKind(StrEnum):
@@ -20,6 +20,13 @@ class LayerKind(StrEnum):
     CONV1D = "conv1d"
     CONV2D = "conv2d"
     LINEAR = "linear"
+    RECURRENT = "recurrent"
+    """The product of an LSTM or GRU with its own output of the step before; that with its input is linear."""
+
+    @property
+    def multiplies_vectors(self) -> bool:
+        """Whether the input is vectors (..., features) and not images or sequences with a window."""
+        return self in (LayerKind.LINEAR, LayerKind.RECURRENT)
 
 
 class OperationKind(StrEnum):
@@ -56,6 +63,18 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gates:
+    """What digital units compute after the two products of one step of an LSTM or GRU."""
+
+    functions: int
+    """Sigmoids and hyperbolic tangents."""
+    arithmetic: int
+    """Sums, differences and products."""
+    moved: int
+    """Values read from and written to the buffers: products, states, outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """One node of a network's data-flow graph, with the shapes of one image.
 
@@ -73,6 +92,8 @@ class Operation:
     """Rows of one group's weight matrix (matrix operations only)."""
     columns: int = 0
     """Columns, that is outputs, of one group's weight matrix (matrix operations only)."""
+    gates: Gates | None = None
+    """Of a recurrent matrix operation, whose position ``t`` reads what its position ``t - 1`` gave."""
 
     @property
     def positions(self) -> int:

@@ -523,8 +523,8 @@ def _checked(
     """Load the file as anybody would, and check its constraint, its masks' statistics and its certificate."""
     saved = load_checkpoint(out)
     network = build_network(saved, plan.architecture)
-    modules = dict(network.module.named_modules())
-    layers = [PrunableLayer(name=layer.name, module=modules[layer.name]) for layer in dense]
+    saved_layers = {layer.name: layer for layer in prunable_layers(network.module, exempt_first=False)}
+    layers = [saved_layers[layer.name] for layer in dense]
     # The ADC's constraint is checked by the certificate, which folds batch norm; here the rates that came of it.
     constraints: Sequence[ConstraintSet] = (
         [ColumnProportional(rates[layer.name], hw.rows) for layer in layers] if targets else eased(1.0)

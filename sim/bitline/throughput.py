@@ -67,6 +67,7 @@ def throughput(
     detail: bool = False,
     baseline: str | Path | Hardware | None = None,
     sweeps: bool = True,
+    squeeze_blocks: bool = False,
     out: str | Path | None = None,
     command: str = "bitline.throughput.throughput(...)",
 ) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def throughput(
         One track a replica and one slice a position in the timeline.
     baseline : str, Path or Hardware, optional
         Design to normalise to; by default each design itself, with dense weights and the printed ADC resolution.
+    squeeze_blocks : bool
+        Also squeeze zero rows or columns out of crossbar-sized blocks (:mod:`bitline.chip.blocks`); needs a checkpoint.
     sweeps : bool
         Whether to price the network at every ADC resolution and law too (``ladder``, ``adc_sweep``).
     out : str or Path, optional
@@ -117,6 +120,8 @@ def throughput(
     folder = _folder(out)
     if images < 1:
         raise RangeError(f"images must be at least 1, got {images}")
+    if squeeze_blocks and checkpoint is None:
+        raise ConfigError("squeeze_blocks: needs the weights of a checkpoint")
     network = checkpoint is not None or arch is not None
     if input_shape is not None and not network:
         raise ConfigError("input: an input shape needs a network: a checkpoint or --arch")
@@ -134,7 +139,16 @@ def throughput(
             designs.append(_peak_design(design, bits, law, sweeps))
             continue
         section, result = _network_design(
-            subject, design, bits, law, replication, tiles, images, reference, sweeps=sweeps or out is not None
+            subject,
+            design,
+            bits,
+            law,
+            replication,
+            tiles,
+            images,
+            reference,
+            sweeps=sweeps or out is not None,
+            squeeze_blocks=squeeze_blocks,
         )
         designs.append(section)
         priced.append(result)
@@ -285,6 +299,7 @@ def _network_design(
     baseline: Hardware | None,
     *,
     sweeps: bool,
+    squeeze_blocks: bool,
 ) -> tuple[dict[str, Any], ChipReport]:
     """Price the network on one design: at its certificate's resolutions, or at one for all."""
     notes = []
@@ -296,12 +311,19 @@ def _network_design(
 
         certificate, layers = _certify(subject, hw)
         resolutions = {proof.name: proof.adc.per_slice for proof in certificate.layers}
-        weights, kept = mapped_weights(layers, certificate, hw)
+        weights, kept = mapped_weights(layers, certificate, hw, squeeze_blocks=squeeze_blocks)
         if kept:
             shown = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
             notes.append(
                 f"zero rows stay where the ADC bits would not be proven for the closed-up matrix, and in layers that "
                 f"are not proven lossless: {shown}"
+            )
+        squeezed = {name: found.blocks for name, found in weights.items() if found.blocks is not None}
+        if squeezed:
+            bits_of_tables = sum(blocks.index_bits for blocks in squeezed.values())
+            notes.append(
+                f"rows or columns that are zero in a crossbar-sized block are squeezed out of {len(squeezed)} layers; "
+                f"their index tables, {bits_of_tables:,} bits a copy, are not priced"
             )
     else:
         notes.append("no checkpoint: every weight is taken to be non-zero, no crossbar is left out")
@@ -454,6 +476,7 @@ _WHY = {
     "bus": "the bus from the tile buffer to the IMAs sets the interval",
     "router": "the tile's port into the network on chip sets the interval",
     "link": "the links off the chip set the interval",
+    "recurrence": "every step waits for the one before: product, pipeline and gates set the interval",
 }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import chip_networks
+import numpy as np
 import pytest
 
 from bitline.chip import estimate
 from bitline.chip.mapping import map_layer, map_layers, place
+from bitline.chip.pipeline import schedule
 from bitline.chip.timing import adc_read_ns, build_stages, clock_of, matrix_timing
 from bitline.errors import ShapeError
 from bitline.hardware import load_hardware
-from bitline.layers import Operation, OperationKind, Window
+from bitline.layers import Gates, Operation, OperationKind, Window
 
 ISAAC = load_hardware("isaac")
 EIGHT = load_hardware("isaac_8bit")
@@ -168,3 +172,53 @@ def test_operations_out_of_order_are_refused():
     operations = chip_networks.resnet18(32)
     with pytest.raises(ShapeError, match="does not come before it"):
         estimate([*operations[1:], operations[0]], EIGHT)
+
+
+def _lstm(hidden: int, steps: int) -> list[Operation]:
+    """An input, the product with it, and the recurrence: 28 features to ``hidden`` outputs a step."""
+    gates = Gates(functions=5 * hidden, arithmetic=8 * hidden, moved=11 * hidden)
+    source = Operation(name="input", kind=OperationKind.INPUT, inputs=(), output_shape=(28, 1, steps))
+    state = replace(_matrix(hidden, 4 * hidden, (1, steps), "hh", "ih"), output_shape=(hidden, 1, steps), gates=gates)
+    return [source, _matrix(28, 4 * hidden, (1, steps), "ih"), state]
+
+
+def test_steps_of_a_recurrent_layer_follow_each_other():
+    # 32 crossbars: three replicas could share a tile, 3 x 512 outputs x 8 bits / 3840 = 4 cycles; 8 input cycles are
+    # more. 6 cycles of pipeline. Gates: 640 functions / (2 units x 120 clocks) = 3 cycles, 1408 values fit one cycle of
+    # the port: 3 - 1 + 3. A turn: 8 + 6 + 5 = 19.
+    report = estimate(_lstm(128, 4), TINYADC, replication="fastest")
+    product, recurrence = report.layers
+    assert (product.interval_cycles, product.interval_set_by) == (8, "compute")
+    assert (recurrence.interval_cycles, recurrence.interval_set_by, recurrence.replicas) == (19, "recurrence", 1)
+    # the input's vectors are there in cycle 1, a product is readable 8 + 6 later
+    assert report.schedule.starts[2][0].tolist() == [15, 34, 53, 72]
+    assert report.schedule.first_image_cycles == 72 + 19
+    assert report.totals.interval_cycles == 4 * 19
+    assert report.totals.images_per_s == pytest.approx(1e9 / 7600)  # sequences of four steps
+    assert report.totals.digital_operations == recurrence.digital_operations == 4 * 128 * (5 + 8)
+    assert report.to_json()["performance"]["digital_operations_per_image"] == 6656
+
+
+def test_several_sequences_do_not_overlap_in_a_recurrence():
+    run = estimate(_lstm(128, 4), TINYADC).schedule
+    starts = schedule(run.stages, images=3, period=1).starts[2].ravel()
+    assert (np.diff(starts) == 19).all()
+
+
+def test_gates_of_a_large_layer_use_the_units_of_all_its_tiles():
+    # 1024 outputs: 8 x 256 crossbars on 22 tiles of 96; 5120 functions / (22 x 240) and 11264 x 8 bits / (22 x 30720):
+    # 1 cycle, + 2; 4096 x 8 bits / (22 tiles x 3840) and 96 crossbars' rows through one port stay below 8 input cycles
+    report = estimate(_lstm(1024, 2), TINYADC)
+    assert report.layers[1].interval_cycles == 8 + 6 + 3
+    # without sigmoid units in the description the port alone limits the gates
+    chip = TINYADC.chip.model_dump()
+    del chip["components"]["sigmoid"]
+    assert estimate(_lstm(128, 4), TINYADC.replace(chip=chip)).layers[1].interval_cycles == 8 + 6 + 3
+
+
+def test_nothing_is_copied_to_be_faster_than_the_recurrence_allows():
+    # a layer of 64 positions before a recurrence of 16 x 17 cycles: 64 x 8 = 512 cycles, two copies keep up with 272
+    source, product, state = _lstm(20, 16)
+    wide = _matrix(28, 28, (1, 64), "wide")
+    report = estimate([source, wide, replace(product, inputs=("wide",)), state], TINYADC)
+    assert {layer.name: layer.replicas for layer in report.layers} == {"wide": 2, "ih": 1, "hh": 1}

@@ -280,7 +280,11 @@ def test_what_stays_in_torch_is_listed_with_a_reason():
             return torch.matmul(x, x.transpose(1, 2)) @ x
 
     network = nn.Sequential(
-        nn.Embedding(5, 4), nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.ConvTranspose2d(1, 1, 2), nn.LayerNorm(4)
+        nn.Embedding(5, 4),
+        nn.MultiheadAttention(4, 1),
+        nn.LSTM(4, 4, proj_size=3),
+        nn.ConvTranspose2d(1, 1, 2),
+        nn.LayerNorm(4),
     )
 
     def function(self, x):
@@ -310,7 +314,7 @@ def test_weights_that_are_not_finite_name_the_layer(bad, name):
     }
     network = Wrap(lambda self, x: self.lstm(self.free(self.norm(self.conv(x)).relu()))[0], **modules)
     network.state_dict(keep_vars=True)[name].data.view(-1)[0] = bad
-    layer = "conv" if name.startswith("norm") else name.split(".")[0]
+    layer = {"norm.running_var": "conv", "lstm.weight_hh_l0": name}.get(name, name.split(".")[0])
     if bad == float("inf") and name == "norm.running_var":  # 1 / sqrt(inf) = 0 is finite
         matrix_layers(network, HW)
         return

@@ -166,12 +166,13 @@ def test_sequences_vectors_and_shared_layers():
     assert [o[:3] for o in flow(shared, (4,))[1:]] == [("a", MATRIX, ("x",)), ("a#2", MATRIX, ("a",))]
 
 
-def test_recurrent_layer_is_another_operation():
-    network = Wrap(lambda self, x: self.fc(self.lstm(x)[0].flatten(1)), lstm=nn.LSTM(4, 6), fc=nn.Linear(18, 2))
+def test_recurrent_layer_that_stays_in_torch_is_another_operation():
+    rnn = nn.RNN(4, 6, batch_first=True)
+    network = Wrap(lambda self, x: self.fc(self.rnn(x)[0].flatten(1)), rnn=rnn, fc=nn.Linear(18, 2))
     assert [o[:3] for o in flow(network, (3, 4))] == [
         ("x", INPUT, ()),
-        ("lstm", OTHER, ("x",)),
-        ("fc", MATRIX, ("lstm",)),
+        ("rnn", OTHER, ("x",)),
+        ("fc", MATRIX, ("rnn",)),
     ]
 
 

@@ -261,9 +261,11 @@ def estimate(
     bits, origin = _bits_by_layer(mappings, hw, adc_bits)
     matrix = [op for op in operations if op.kind is OperationKind.MATRIX]
     clock = clock_of(hw, _highest(bits))
-    timings = [matrix_timing(m, hw, clock) for m in mappings]
-    positions = [op.positions for op in matrix]
-    replicas = replicate(mappings, positions, [t.interval for t in timings], hw, replication, tiles)
+    timings = [matrix_timing(m, hw, clock, op.gates) for m, op in zip(mappings, matrix, strict=True)]
+    # the steps of a recurrent layer follow each other: no second copy could take one of them over
+    positions = [1 if op.gates else op.positions for op in matrix]
+    intervals = [t.interval * (op.positions if op.gates else 1) for t, op in zip(timings, matrix, strict=True)]
+    replicas = replicate(mappings, positions, intervals, hw, replication, tiles)
 
     design = _design(mappings, replicas, bits, hw, chosen_law)
     layer_index = {mapping.name: i for i, mapping in enumerate(mappings)}
@@ -377,6 +379,8 @@ def _report(
                 dropped_crossbars=mapping.dropped_crossbars,
                 removed_rows=mapping.removed_rows,
                 removed_columns=mapping.removed_columns,
+                squeezed=mapping.squeezed,
+                index_bits=mapping.index_bits,
                 replicas=placement.replicas[i],
                 crossbars=placement.crossbars[i],
                 imas=placement.imas[i],
@@ -386,6 +390,7 @@ def _report(
                 adc_bits=bits[i],
                 positions=operation.positions,
                 macs=operation.macs,
+                digital_operations=_digital_operations(operation),
                 interval_cycles=timing.interval,
                 interval_set_by=_reason(operation, timings, clock),
                 busy_cycles=stage.busy_cycles,
@@ -415,6 +420,7 @@ def _report(
         latency_us=run.first_image_cycles * clock.cycle_ns * 1e-3,
         images_per_s=1e9 / (period * clock.cycle_ns),
         ops_per_image=2 * sum(op.macs for op in operations if op.kind is OperationKind.MATRIX),
+        digital_operations=sum(_digital_operations(op) for op in operations),
         tiles=design.tiles,
         chips=design.chips,
         crossbars=sum(placement.crossbars),
@@ -447,6 +453,12 @@ def _report(
         ),
         schedule=run,
     )
+
+
+def _digital_operations(operation: Operation) -> int:
+    """Elementary functions, sums and products of a recurrent layer's gates for one image."""
+    gates = operation.gates
+    return 0 if gates is None else (gates.functions + gates.arithmetic) * operation.positions
 
 
 def _without(breakdown: Mapping[str, float], table: PriceTable) -> float:

@@ -19,6 +19,7 @@ from bitline.hardware import Encoding, Hardware
 from bitline.layers import MatrixLayer, Operation, OperationKind
 
 __all__ = [
+    "BlockLayout",
     "LayerMapping",
     "Placement",
     "WeightFacts",
@@ -26,6 +27,7 @@ __all__ = [
     "layer_name",
     "map_layer",
     "map_layers",
+    "outputs_per_crossbar",
     "place",
     "weight_facts",
 ]
@@ -45,6 +47,25 @@ def chip_of(hw: Hardware) -> ChipDescription:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockLayout:
+    """What is left of a layer after squeezing crossbar-sized blocks (:mod:`bitline.chip.blocks`); of all groups."""
+
+    squeezed: str
+    """``rows`` or ``columns``."""
+    crossbars: int
+    row_tiles: int
+    """Most row tiles of a column group, summed over the groups of the layer."""
+    column_groups: int
+    """Most crossbars side by side on the same rows."""
+    cells: int
+    """Cells that hold a weight's digit."""
+    rows_read: int | None
+    """Rows of all column groups together, each with inputs of its own; None where column groups share theirs."""
+    index_bits: int
+    """Bits of the tables that say which input drives a row, or which output a column's code is added to."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightFacts:
     """What the weight codes of one layer let the mapping leave out."""
 
@@ -60,6 +81,8 @@ class WeightFacts:
     """Turns in which a crossbar's rows are driven: its fragments in a polarised mapping."""
     tile_columns: tuple[tuple[int, ...], ...] | None = None
     """Physical columns of each group's row tiles, where they are not the encoding's; rows and columns all stay then."""
+    blocks: BlockLayout | None = None
+    """Another layout of the same weights, to be used instead: zero rows or columns squeezed out block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +112,12 @@ class LayerMapping:
     input_passes: int
     turns: int = 1
     """Turns in which a crossbar's rows are driven."""
+    squeezed: str | None = None
+    """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
+    index_bits: int = 0
+    """Bits of the index tables that this needs."""
+    separate_rows: int | None = None
+    """Inputs fetched for one input vector where column groups do not share theirs."""
 
     @property
     def live_rows(self) -> int:
@@ -96,12 +125,17 @@ class LayerMapping:
         return self.rows * self.groups - self.removed_rows
 
     @property
+    def rows_read(self) -> int:
+        """Inputs fetched for one input vector, each once for all column groups that share it."""
+        return self.live_rows if self.separate_rows is None else self.separate_rows
+
+    @property
     def live_columns(self) -> int:
         """Outputs computed for one input vector, over all groups."""
         return self.columns * self.groups - self.removed_columns
 
 
-def _outputs_per_crossbar(index: int, columns: int, per_output: int, capacity: int) -> slice:
+def outputs_per_crossbar(index: int, columns: int, per_output: int, capacity: int) -> slice:
     """Outputs that have at least one physical column in column group ``index``."""
     return slice(index * capacity // per_output, min(columns, -(-(index + 1) * capacity // per_output)))
 
@@ -114,7 +148,7 @@ def _zero_crossbars(codes: NDArray[np.int32], hw: Hardware) -> int:
     live = np.logical_or.reduceat(codes != 0, starts, axis=0)  # (row tiles, columns)
     zero = 0
     for index in range(-(-columns * per_output // hw.columns)):
-        outputs = _outputs_per_crossbar(index, columns, per_output, hw.columns)
+        outputs = outputs_per_crossbar(index, columns, per_output, hw.columns)
         zero += int(np.count_nonzero(~live[:, outputs].any(axis=1)))
     return zero
 
@@ -176,6 +210,8 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     per_output = hw.slices * hw.signs
     removed_rows = facts.removed_rows if facts else (0,) * groups
     removed_columns = facts.removed_columns if facts else (0,) * groups
+    if facts and facts.blocks:
+        return _from_blocks(operation, facts, facts.blocks)
     if len(removed_rows) != groups:
         raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
     shared = 1
@@ -217,6 +253,27 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
         cells=cells,
         input_passes=facts.passes if facts else 1,
         turns=facts.turns if facts else 1,
+    )
+
+
+def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout) -> LayerMapping:
+    return LayerMapping(
+        name=operation.name,
+        rows=operation.rows,
+        columns=operation.columns,
+        groups=operation.groups,
+        row_tiles=blocks.row_tiles,
+        column_groups=blocks.column_groups,
+        groups_per_crossbar=1,
+        removed_rows=sum(facts.removed_rows),
+        removed_columns=sum(facts.removed_columns),
+        dropped_crossbars=0,
+        crossbars=max(1, blocks.crossbars),
+        cells=blocks.cells,
+        input_passes=facts.passes,
+        squeezed=blocks.squeezed,
+        index_bits=blocks.index_bits,
+        separate_rows=blocks.rows_read,
     )
 
 

@@ -136,6 +136,7 @@ def replicate(
     if rule is Replication.BALANCED:
         several = work[vectors > 1]
         fastest = int(several.min()) if several.size else int(work.max())
+        fastest = max(fastest, int((work // cap).max()))  # copies do not make a recurrence or a single vector faster
     else:
         fastest = max(1, int(np.max(intervals)))
     slow, fast = max(int(work.max()), fastest), fastest

@@ -35,6 +35,10 @@ class LayerReport:
     dropped_crossbars: int
     removed_rows: int
     removed_columns: int
+    squeezed: str | None
+    """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
+    index_bits: int
+    """Bits of the index tables of one replica that squeezing needs; not priced."""
     replicas: int
     crossbars: int
     imas: int
@@ -48,10 +52,12 @@ class LayerReport:
     positions: int
     """Input vectors an image."""
     macs: int
+    digital_operations: int
+    """Elementary functions, sums and products of a recurrent layer's gates for one image."""
     interval_cycles: int
     """Cycles between two input vectors of one replica."""
     interval_set_by: str
-    """``compute``, ``adc``, ``edram``, ``bus``, ``router`` or ``link``."""
+    """``compute``, ``adc``, ``edram``, ``bus``, ``router``, ``link`` or ``recurrence``."""
     busy_cycles: int
     """Cycles an image keeps the layer busy."""
     occupancy: float
@@ -99,6 +105,9 @@ class Totals:
     """From the first image's admission to its result."""
     images_per_s: float
     ops_per_image: int
+    """Twice the multiply-accumulates on crossbars."""
+    digital_operations: int
+    """Elementary functions, sums and products of the gates of recurrent layers, for one image."""
     tiles: int
     chips: int
     crossbars: int
@@ -179,6 +188,7 @@ class ChipReport:
                 "cycle_set_by": self.cycle_set_by,
                 "images_per_s": totals.images_per_s,
                 "latency_us": totals.latency_us,
+                "digital_operations_per_image": totals.digital_operations,
                 "energy_uj_per_image": self.energy_uj_per_image,
                 "energy_basis": self.energy_basis,
                 "area_mm2": area,

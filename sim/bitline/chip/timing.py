@@ -7,7 +7,11 @@ matrix operation takes one input vector a replica every ``interval`` cycles, the
 * ``edram``: input and output codes through the ports of the buffers of the tiles it is on,
 * ``bus``: input codes from a buffer to the IMAs,
 * ``router``: output codes through a tile's port into the network on chip,
-* ``link``: output codes through the links, where a reader is on another chip.
+* ``link``: output codes through the links, where a reader is on another chip,
+* ``recurrence``: where a step of an LSTM or GRU reads the result of the step before, one whole turn: the longest of the
+  above, the pipeline behind it, and the gates in the digital units. The gates' elementary functions take one digital
+  clock each in one of the tile's sigmoid units, their sums and products are as fast as the tile's buffer port, like
+  those of branches. The product with the input has crossbars of its own and runs ahead.
 
 A tile's port is taken to be shared by as many replicas as the tile can hold, so bandwidth is never optimistic.
 """
@@ -23,7 +27,7 @@ from bitline.chip.mapping import LayerMapping, Placement, chip_of
 from bitline.chip.pipeline import Stage, Wait, waits_for
 from bitline.errors import ShapeError
 from bitline.hardware import Hardware, Readout
-from bitline.layers import Operation, OperationKind
+from bitline.layers import Gates, Operation, OperationKind
 
 __all__ = ["Clock", "MatrixTiming", "adc_read_ns", "build_stages", "clock_of", "matrix_timing"]
 
@@ -80,34 +84,58 @@ class MatrixTiming:
     bus: int
     router: int
     link: int = 0
+    recurrence: int = 0
+    """Cycles from a step's start to the next one's; 0 where steps do not wait for each other."""
 
     @property
     def interval(self) -> int:
         """Cycles between two input vectors of one replica."""
-        return max(self.compute, self.edram, self.bus, self.router, self.link)
+        return max(self.compute, self.edram, self.bus, self.router, self.link, self.recurrence)
 
     @property
     def set_by(self) -> str:
         """What sets the interval; ``compute`` where several do."""
-        limits = {name: getattr(self, name) for name in ("compute", "edram", "bus", "router", "link")}
+        limits = {name: getattr(self, name) for name in ("compute", "edram", "bus", "router", "link", "recurrence")}
         return max(limits, key=lambda name: limits[name])
 
 
-def matrix_timing(mapping: LayerMapping, hw: Hardware, clock: Clock) -> MatrixTiming:
-    """Initiation interval of one replica of a layer, without the links between chips."""
+def matrix_timing(mapping: LayerMapping, hw: Hardware, clock: Clock, gates: Gates | None = None) -> MatrixTiming:
+    """Initiation interval of one replica of a layer, without the links between chips.
+
+    Parameters
+    ----------
+    mapping : LayerMapping
+    hw : Hardware
+    clock : Clock
+    gates : Gates, optional
+        Of a recurrent layer: what follows the product before the next step can start.
+    """
     hierarchy = chip_of(hw).hierarchy
     in_tile = hierarchy.crossbars_per_ima.value * hierarchy.imas_per_tile.value
     spread = -(-mapping.crossbars // in_tile)  # tiles of one replica
     sharing = max(1, in_tile // mapping.crossbars)  # replicas in one tile
-    rows_in_tile = min(mapping.live_rows, in_tile * hw.rows)
+    rows_in_tile = min(mapping.rows_read, in_tile * hw.rows)
     read = sharing * rows_in_tile * hw.input_bits * mapping.input_passes
     written = sharing * mapping.live_columns * hw.input_bits / spread
-    return MatrixTiming(
+    timing = MatrixTiming(
         compute=hw.input_cycles * mapping.input_passes * mapping.turns,
         edram=math.ceil((read + written) / clock.edram_bits),
         bus=math.ceil(read / clock.bus_bits),
         router=math.ceil(written / clock.router_bits),
     )
+    if gates is None:
+        return timing
+    overhead = chip_of(hw).timing.pipeline_overhead_cycles.value
+    return replace(timing, recurrence=timing.interval + overhead + _gate_cycles(gates, spread, hw, clock))
+
+
+def _gate_cycles(gates: Gates, tiles: int, hw: Hardware, clock: Clock) -> int:
+    """Cycles of one step's gates on this many tiles."""
+    chip = chip_of(hw)
+    moved = math.ceil(gates.moved * hw.input_bits / (clock.edram_bits * tiles))
+    units = chip.units("sigmoid", hw.rows, hw.columns) * tiles if "sigmoid" in chip.components else math.inf
+    functions = math.ceil(gates.functions / (units * chip.timing.digital_clock_ghz.value * clock.cycle_ns))
+    return max(moved, functions) - 1 + chip.timing.digital_cycles.value
 
 
 def _grid(operation: Operation) -> tuple[int, int]:
@@ -177,7 +205,7 @@ def build_stages(
         if operation.kind is OperationKind.MATRIX:
             layer = layer_index[operation.name]
             interval, lanes = final[operation.name].interval, min(placement.replicas[layer], operation.positions)
-            depth = interval + overhead
+            depth = interval if operation.gates else interval + overhead
         elif operation.kind is OperationKind.INPUT:
             interval, lanes = _rate(operation.output_shape[0] * hw.input_bits, clock.link_bits, operation.positions)
             depth = 1

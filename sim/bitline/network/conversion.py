@@ -15,7 +15,7 @@ from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.crossbar.sar import LayerSearch
 from bitline.errors import ConfigError, ConversionError, DataError
 from bitline.hardware import Hardware
-from bitline.layers import MatrixLayer
+from bitline.layers import LayerKind, MatrixLayer
 from bitline.network.activations import evaluate_in_float64
 from bitline.network.calibration import (
     Calibration,
@@ -33,6 +33,7 @@ from bitline.network.graph import argument, private_copy, remove_unused, trace
 from bitline.network.patches import gather_patches, pad_images
 from bitline.network.placement import FloatMatrix, Kept, Placement, Site, place
 from bitline.network.quantisation import quantise_weights
+from bitline.network.recurrent import Recurrence
 
 __all__ = ["CrossbarNetwork", "Kept", "MatrixNetwork", "NetworkEngine", "convert", "matrix_layers", "operations"]
 
@@ -263,6 +264,12 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n in self._sites:
             layer, matrix, site = self._sites[n]
+            recurrence = self.submodules[n.target] if n.op == "call_module" else None
+            if isinstance(recurrence, Recurrence):
+                result = super().run_node(n)
+                from_input, state = self.fetch_args_kwargs_from_env(n)[0]
+                self._record(layer, matrix, site, recurrence.read(from_input, result[0], state))
+                return result
             self._record(layer, matrix, site, map_arg(argument(n, 0, "input"), lambda read: self.env[read]))
         return super().run_node(n)
 
@@ -424,13 +431,18 @@ def _rewrite(placement: Placement, runners: list[MatrixRunner], scales: dict[str
     graph = graph_module.graph
     for number, (index, matrix, site) in enumerate(list(placement.sites())):
         folded = site.batch_norm is not None
-        module = CrossbarModule(runners[index], site.name, scales[site.name], matrix.padding_mode, folded)
+        module: nn.Module = CrossbarModule(runners[index], site.name, scales[site.name], matrix.padding_mode, folded)
+        arguments: tuple[Any, ...] = (argument(site.node, 0, "input"),)
+        if matrix.kind is LayerKind.RECURRENT:
+            recurrence = graph_module.get_submodule(str(site.node.target))
+            assert isinstance(recurrence, Recurrence)
+            module, arguments = recurrence.on(module), site.node.args
         target = f"crossbar_{number}"
         while hasattr(graph_module, target):
             target += "_"
         graph_module.add_submodule(target, module)
         with graph.inserting_before(site.node):
-            node = graph.call_module(target, (argument(site.node, 0, "input"),))
+            node = graph.call_module(target, arguments)
         (site.node if site.batch_norm is None else site.batch_norm).replace_all_uses_with(node)
         if site.batch_norm is not None:
             graph.erase_node(site.batch_norm)

@@ -272,7 +272,7 @@ def as_images(
         The input does not have the layer's shape.
     """
     channels = layer.groups * layer.rows // (layer.window.kernel[0] * layer.window.kernel[1])
-    if layer.kind is LayerKind.LINEAR:
+    if layer.kind.multiplies_vectors:
         if x.dim() < 1 or x.shape[-1] != channels or (folded and x.dim() != 2):
             expected = f"(batch, {channels})" if folded else f"(..., {channels})"
             raise ConversionError(f"layer {name}: expected input of shape {expected}, got {tuple(x.shape)}")
@@ -297,6 +297,6 @@ def as_images(
 
 def from_images(layer: MatrixLayer, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Give an output (n, outputs, height, width) the shape the float layer gives for the input ``x``."""
-    if layer.kind is LayerKind.LINEAR:
+    if layer.kind.multiplies_vectors:
         return out.reshape(*x.shape[:-1], out.shape[1])
     return out.squeeze(2) if layer.kind is LayerKind.CONV1D else out

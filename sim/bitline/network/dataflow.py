@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bitline.errors import ConversionError
-from bitline.layers import LayerKind, Operation, OperationKind, Window
+from bitline.layers import Gates, Operation, OperationKind, Window
 from bitline.network.graph import argument, constant, single_input, tensor_arguments, trace
 from bitline.network.placement import FloatMatrix, Placement, Site, place
+from bitline.network.recurrent import Recurrence, both_directions
 
 __all__ = ["operations", "positions"]
 
@@ -56,7 +57,7 @@ def _shapes(graph_module: fx.GraphModule, input_shape: Shape) -> dict[fx.Node, S
 
 def _output_positions(matrix: FloatMatrix, shape: Shape) -> int:
     """Input vectors that make an output of this shape, for one image."""
-    return math.prod(shape[1:-1]) if matrix.kind is LayerKind.LINEAR else math.prod(shape[2:])
+    return math.prod(shape[1:-1]) if matrix.kind.multiplies_vectors else math.prod(shape[2:])
 
 
 def positions(placement: Placement, input_shape: Shape) -> dict[str, int]:
@@ -185,6 +186,11 @@ class _Flow:
             self._emit(node, kind, window=self._padded(inputs[0], window))
         elif self._is_pad(node):
             self._add_pad(node, inputs[0])
+        elif self._calls(node, {both_directions}, set()):
+            _, steps, features = self._shapes[node]
+            self._emit(node, OperationKind.CONCAT, output_shape=(features, 1, steps))
+        elif self._calls(node, {torch.flip}, {"flip"}):
+            self._add_flip(node, inputs[0])
         elif self._calls(node, _CONCATS, {"cat"}):
             self._emit(node, OperationKind.CONCAT)
         elif self._calls(node, _ELEMENTWISE, _ELEMENTWISE_METHODS) and len(inputs) > 1:
@@ -217,7 +223,7 @@ class _Flow:
     def _add_matrix(self, node: fx.Node, matrix: FloatMatrix, site: Site) -> None:
         groups, rows, columns = matrix.weight.shape
         shape = self._shapes[node]
-        if matrix.kind is LayerKind.LINEAR:
+        if matrix.kind.multiplies_vectors:
             output = (shape[-1], 1, math.prod(shape[1:-1]))
         else:
             output = _image_shape(shape)
@@ -231,7 +237,17 @@ class _Flow:
             groups=groups,
             rows=rows,
             columns=columns,
+            gates=self._gates(node),
         )
+
+    def _gates(self, node: fx.Node) -> Gates | None:
+        module = self._module(node) if node.op == "call_module" else None
+        return module.cell.gates(module.hidden) if isinstance(module, Recurrence) else None
+
+    def _add_flip(self, node: fx.Node, read: fx.Node) -> None:
+        """An operation that waits for all of its input: what it gives first came last."""
+        shape = next(o.output_shape for o in self._operations if o.name == self._source[read])
+        self._emit(node, OperationKind.OTHER, output_shape=shape, window=Window(kernel=shape[1:]))
 
     # --- pooling and padding -----------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from bitline.errors import ConversionError
 from bitline.layers import LayerKind
+from bitline.network.recurrent import Recurrence, is_recurrent, unfold
 
 __all__ = ["constant", "fixed_batch_norm", "kind_of", "private_copy", "single_input", "tensor_arguments", "trace"]
 
@@ -25,6 +26,7 @@ _KINDS: tuple[tuple[type[nn.Module], LayerKind], ...] = (
     (nn.Conv1d, LayerKind.CONV1D),
     (nn.Conv2d, LayerKind.CONV2D),
     (nn.Linear, LayerKind.LINEAR),
+    (Recurrence, LayerKind.RECURRENT),
 )
 _BATCH_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -63,7 +65,7 @@ class _Tracer(fx.Tracer):
     """Keeps matrix layers and batch norms whole, and notes in which module each node arose (``node.meta["path"]``)."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if kind_of(m) is not None or fixed_batch_norm(m) is not None:
+        if kind_of(m) is not None or fixed_batch_norm(m) is not None or is_recurrent(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -126,7 +128,8 @@ def _defaults(module: nn.Module) -> dict[str, Any]:
 def trace(module: nn.Module) -> fx.GraphModule:
     """Trace a network into a graph of its own copy, without dropout, identities and unused results.
 
-    Leaves are the modules of ``torch.nn``; everything else is traced through.
+    Leaves are the modules of ``torch.nn``; everything else is traced through. LSTM and GRU layers become their two
+    products and a recurrence (:func:`bitline.network.recurrent.unfold`).
 
     Raises
     ------
@@ -135,6 +138,8 @@ def trace(module: nn.Module) -> fx.GraphModule:
     """
     twin = private_copy(module)
     name = type(twin).__name__
+    if is_recurrent(twin):
+        twin = nn.Sequential(twin)  # a leaf needs a caller
     tracer = _Tracer()
     try:
         graph = tracer.trace(twin, concrete_args=_defaults(twin))
@@ -146,6 +151,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
         ) from None
     single_input(graph_module)
     _remove_identities(graph_module)
+    unfold(graph_module)
     remove_unused(graph_module)
     graph_module.recompile()
     return graph_module

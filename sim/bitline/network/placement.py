@@ -18,6 +18,7 @@ from bitline.errors import CheckpointError, ConversionError
 from bitline.layers import LayerKind, Window
 from bitline.network.folding import as_float64, fold_batch_norm
 from bitline.network.graph import argument, constant, fixed_batch_norm, kind_of, tensor_arguments
+from bitline.network.recurrent import Recurrence
 from bitline.network.signedness import non_negative_nodes
 
 __all__ = ["FloatMatrix", "Kept", "Placement", "Site", "place"]
@@ -231,7 +232,7 @@ def _from_module(name: str, kind: LayerKind, module: nn.Module) -> _Found:
     assert bias is None or isinstance(bias, torch.Tensor)
     if weight.is_complex():
         raise _Unplaceable("complex weights")
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, Recurrence)):
         return _Found(name, kind, weight, bias, 1, Window(), "zeros")
     assert isinstance(module, (nn.Conv1d, nn.Conv2d))
     dimensions = 1 if kind is LayerKind.CONV1D else 2
@@ -359,7 +360,7 @@ def _reason(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> s
             return "batch norm without running statistics depends on the batch"
         return "batch norm that no matrix layer feeds alone; kept as a digital scale and shift"
     if isinstance(module, nn.RNNBase):
-        return "recurrent layer: its products depend on the step before"
+        return "recurrent layer other than an LSTM or GRU without projection (proj_size)"
     if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         return "transposed convolution has no crossbar mapping here"
     if isinstance(module, nn.Conv3d):

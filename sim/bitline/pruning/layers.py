@@ -16,10 +16,12 @@ __all__ = ["PrunableLayer", "prunable_layers", "weight_from_matrices", "weight_m
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrunableLayer:
-    """A convolution or linear layer of a network."""
+    """A convolution or linear layer of a network, or one matrix of an LSTM or GRU."""
 
     name: str
+    """The module's; of a recurrent matrix the tensor's, as in ``lstm.weight_hh_l0``."""
     module: nn.Conv1d | nn.Conv2d | nn.Linear
+    """Its ``weight``; a recurrent matrix stands in a linear layer that shares the tensor with the network."""
 
     @property
     def groups(self) -> int:
@@ -32,6 +34,7 @@ def prunable_layers(
 ) -> list[PrunableLayer]:
     """Convolution and linear layers of a network, in the order the network registers them, less the exempt ones.
 
+    Every matrix of an LSTM or GRU counts as a linear layer: the names are those of the network's matrix layers.
     Batch norm that is folded later scales whole columns, so it changes no pattern of zeros.
 
     Parameters
@@ -47,15 +50,29 @@ def prunable_layers(
     ConfigError
         An exempt name that is no such layer.
     """
-    found = [
-        PrunableLayer(name=name, module=layer)
-        for name, layer in module.named_modules()
-        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
-    ]
+    found = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            found.append(PrunableLayer(name=name, module=layer))
+        elif isinstance(layer, (nn.LSTM, nn.GRU)) and not layer.proj_size:
+            found += _recurrent_matrices(name, layer)
     unknown = sorted(set(exempt) - {layer.name for layer in found})
     if unknown:
-        raise ConfigError(f"exempt: '{unknown[0]}' is no convolution or linear layer of the network")
+        raise ConfigError(
+            f"exempt: '{unknown[0]}' is no convolution or linear layer of the network, nor a matrix of an LSTM or GRU"
+        )
     return [layer for layer in (found[1:] if exempt_first else found) if layer.name not in exempt]
+
+
+def _recurrent_matrices(name: str, layer: nn.LSTM | nn.GRU) -> list[PrunableLayer]:
+    """Every weight matrix of a recurrent layer as a linear layer around the same parameter."""
+    found = []
+    for tensor, parameter in layer.named_parameters():
+        if tensor.startswith("weight_"):
+            linear = nn.Linear(parameter.shape[1], parameter.shape[0], bias=False, device="meta")
+            linear.weight = parameter
+            found.append(PrunableLayer(name=f"{name}.{tensor}" if name else tensor, module=linear))
+    return found
 
 
 def weight_matrices(weight: Tensor, groups: int = 1) -> NDArray[np.floating]:

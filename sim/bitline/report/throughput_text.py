@@ -193,6 +193,7 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
             f"{number(performance['images_per_s'])} images/s, first image after "
             f"{number(performance['latency_us'])} us; {number(performance['gops'])} GOPS achieved",
         ),
+        *_gates(performance),
         (
             "price",
             f"{number(area)} mm2, {number(power)} W with everything active, "
@@ -228,6 +229,14 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
 
 def _count(amount: int, singular: str) -> str:
     return f"{number(amount)} {singular}{'' if amount == 1 else 's'}"
+
+
+def _gates(performance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the digital units compute for recurrent layers, where there are any."""
+    count = performance.get("digital_operations_per_image")
+    if not count:
+        return []
+    return [("gates", f"{number(count)} sigmoids, tanh, sums and products an image in digital units, not in the GOPS")]
 
 
 def _adcs(design: _Row) -> str:
@@ -438,6 +447,7 @@ _LAYER_CSV = (
     "lossless",
     "positions",
     "macs",
+    "digital_operations",
     "interval_cycles",
     "interval_set_by",
     "busy_cycles",
