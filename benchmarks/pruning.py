@@ -23,8 +23,6 @@ from bitline.pruning.plan import METHODS, Pruning, eased_constraints, layer_rate
 from bitline.pruning.training import Phase, Trainer, TrainingPlan
 
 _RATE = 16.0
-_SLOW = ("bcr",)
-"""Sets that are projected a few times only."""
 
 
 def run() -> dict[str, Any]:
@@ -50,7 +48,7 @@ def _projection(method: str) -> dict[str, float]:
         for layer, constraint in zip(layers, constraints, strict=True):
             constraint.project(layer.module.weight, layer.groups)
 
-    return _seconds([work], repeats=1 if method in _SLOW else 5)[0]
+    return _seconds([work], repeats=5)[0]
 
 
 def _steps(architecture: str, batch: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The readable twin of the crossbar kernels: the mathematics of DESIGN sections 2, 3 and 7 in plain loops.
+"""The readable twin of the kernels: of the crossbars, DESIGN sections 2, 3 and 7, and of pruning, in plain loops.
 
 Nothing here is taken from, or shared with, ``bitline.crossbar``: only the hardware description's fields are read, and
 even its derived numbers (slices, cycles, ranges) are worked out again. It is slow on purpose; every function reads
@@ -8,6 +8,7 @@ like the sentence of the design it restates.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -328,3 +329,142 @@ def brute_force(w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False) ->
     w = np.asarray(w)
     product = matmul(every_input(w.shape[0], hw, signed_inputs), w, hw, adc, signed_inputs)
     return product.saturations == 0, product.max_column_sum
+
+
+# ---- pruning -----------------------------------------------------------------------------------------------------
+
+
+def project_bcr(matrix: np.ndarray, block: tuple[int, int], kept: tuple[int, int]) -> np.ndarray:
+    """Of every block the rows and columns whose crossings have the largest sum of squares; all else is zero.
+
+    Every choice of rows is tried (of columns, where those have fewer), the first of equals stays; with each the columns
+    with the largest sums, the lower of equals. Sums run over a choice in order, then from the largest column down.
+    """
+    projected = np.zeros_like(matrix)
+    for top, left in itertools.product(range(0, matrix.shape[0], block[0]), range(0, matrix.shape[1], block[1])):
+        part = matrix[top : top + block[0], left : left + block[1]]
+        stay = [min(kept[0], part.shape[0]), min(kept[1], part.shape[1])]
+        by_columns = math.comb(part.shape[0], stay[0]) > math.comb(part.shape[1], stay[1])
+        lines = part.T if by_columns else part
+        count, keep = stay[::-1] if by_columns else stay
+        best, best_total = ((), ()), -1.0
+        for chosen in itertools.combinations(range(lines.shape[0]), count):
+            sums = [0.0] * lines.shape[1]
+            for line, across in itertools.product(chosen, range(lines.shape[1])):
+                sums[across] += float(lines[line, across]) * float(lines[line, across])
+            order = sorted(range(len(sums)), key=lambda across: (-sums[across], across))[:keep]
+            total = 0.0
+            for across in order:
+                total += sums[across]
+            if total > best_total:
+                best, best_total = (chosen, tuple(order)), total
+        for line, across in itertools.product(*best):
+            row, column = (across, line) if by_columns else (line, across)
+            projected[top + row, left + column] = part[row, column]
+    return projected
+
+
+# ---- SAR searches (docs/adc_search.md) ---------------------------------------------------------------------------
+
+
+@dataclass
+class Comparator:
+    """Answers "is the sum at least t?" and remembers every question."""
+
+    s: int
+    asked: list[int] = field(default_factory=list)
+
+    def at_least(self, t: int) -> bool:
+        """One comparison."""
+        self.asked.append(t)
+        return self.s >= t
+
+
+def successive_approximation(comparator: Comparator, bits: int, step: int, at_least_bit: int | None = None) -> int:
+    """Find bits ``bits - 1 .. step``, one comparison each; thresholds lie half a step lower.
+
+    With ``at_least_bit = n`` the sum is known to be at least ``2^n``: once all bits above n are found to be 0, bit n
+    is 1 without a question.
+    """
+    value = 0
+    half = 2**step // 2
+    for bit in range(bits - 1, step - 1, -1):
+        if at_least_bit == bit and value == 0:
+            value = 2**bit
+        elif comparator.at_least(value + 2**bit - half):
+            value += 2**bit
+    return value
+
+
+def sar_search(search: Any, s: int, analog: bool = False) -> tuple[int, str, list[int]]:
+    """Convert one column sum, comparison by comparison: (what it reads, code word as text, thresholds asked)."""
+    if not analog:
+        comparator = Comparator(s)
+        value, word = magnitude_search(search, search.bits, comparator)
+        return value, word, comparator.asked
+    if search.bits == 0:
+        return 0, "", []
+    if s >= 0:  # the first comparison, with zero
+        comparator = Comparator(s)
+        value, word = magnitude_search(search, search.bits - 1, comparator)
+        return value, "0" + word, [0, *comparator.asked]
+    comparator = Comparator(-1 - s)  # s <= -1 - t  is the same question as  -1 - s >= t
+    value, word = magnitude_search(search, search.bits - 1, comparator)
+    return -1 - value, "1" + word, [0, *(-t for t in comparator.asked)]
+
+
+def magnitude_search(search: Any, bits: int, comparator: Comparator) -> tuple[int, str]:
+    """The search of a sum that is not negative: what it reads and its code word (range bit, then resolved bits)."""
+    far_step = min(search.far_step, bits)
+    width = bits - far_step
+    if search.near_bits is None:
+        value = successive_approximation(comparator, bits, far_step)
+        return value, as_bits(value // 2**far_step, width)
+    width = max(width, search.near_bits - search.near_step)
+    if comparator.at_least(2**search.near_bits):
+        value = successive_approximation(comparator, bits, far_step, search.near_bits)
+        return value, "1" + as_bits(value // 2**far_step, width)
+    value = successive_approximation(comparator, search.near_bits, search.near_step)
+    return value, "0" + as_bits(value // 2**search.near_step, width)
+
+
+def as_bits(number: int, width: int) -> str:
+    """Binary text of a fixed width."""
+    return format(number, f"0{width}b") if width else ""
+
+
+def searched_matmul(x: Any, w: Any, hw: Any, adc: Adc, search: Any, signed_inputs: bool = False) -> tuple[Any, int]:
+    """Multiply on crossbars whose every conversion is such a search: (y, comparisons made)."""
+    x, w = np.asarray(x), np.asarray(w)
+    analog, full = hw.readout == "analog", 2**hw.cell_bits - 1
+    y = np.zeros((x.shape[0], w.shape[1]), dtype=np.int64)
+    comparisons = 0
+
+    def convert(s: int, bits: int, how: Any) -> int:
+        nonlocal comparisons
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if analog else (0, 2**bits - 1)
+        value, _, asked = sar_search(how, min(max(s, low), high), analog)
+        comparisons += len(asked)
+        return value
+
+    tiles = column_levels(w, hw)
+    for m in range(x.shape[0]):
+        for number, (weight, digits) in enumerate(input_passes(x[m], hw, signed_inputs)):
+            cycle = search.slices[number % len(search.slices)]
+            for tile in tiles:
+                d = digits[tile.start : tile.start + tile.rows]
+                unit_code = 0
+                if tile.unit is not None:
+                    unit_code = convert(int(d @ tile.unit), adc.unit, search.unit)
+                    y[m] -= weight * 2 ** (hw.weight_bits - 1) * unit_code
+                pairs = zip(tile.columns[0::2], tile.columns[1::2], strict=True) if analog else ()
+                for plus, minus in pairs:
+                    difference = int(d @ plus.levels) - int(d @ minus.levels)
+                    code = convert(difference, adc.slices[plus.slice], cycle[plus.slice])
+                    y[m, plus.output] += weight * 2 ** (hw.cell_bits * plus.slice) * code
+                for column in () if analog else tile.columns:
+                    code = convert(int(d @ column.levels), adc.slices[column.slice], cycle[column.slice])
+                    if column.flipped:
+                        code = full * unit_code - code
+                    y[m, column.output] += column.sign * weight * 2 ** (hw.cell_bits * column.slice) * code
+    return y, comparisons

@@ -288,6 +288,7 @@ def test_killed_at_random_moments_and_resumed_it_makes_the_same_file(
     assert kills >= 1  # how many depends on the machine; the file must not
     assert out.read_bytes() == whole.read_bytes()
     assert not state_path(out).exists()
+    assert not list(tmp_path.glob(".*.tmp"))
     # once more: the file is there, and nothing is done but checking it
     assert (
         subprocess.run(_command(dense, out, "--resume"), capture_output=True, check=True).stderr.count(b"retrain") == 0
@@ -359,10 +360,10 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_state(
     training_images = pruner._training_images
     seen_images: list[torch.Tensor] = []
 
-    def kept(prepared: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = training_images(prepared)
+    def kept(prepared: Any) -> Any:
+        images, labels, normalise = training_images(prepared)
         seen_images.append(images)
-        return images, labels
+        return images, labels, normalise
 
     def progress(seen: Any) -> None:
         if seen.epoch == 4:

@@ -40,7 +40,7 @@ from bitline.pruning.saving import checkpoint_bytes
 from bitline.pruning.solvers import plan_phases
 from bitline.pruning.state import read_state, state_bytes
 from bitline.pruning.training import EpochRecord, Trainer
-from bitline.report.writer import write_atomic
+from bitline.report.writer import remove_leftovers, write_atomic
 
 __all__ = ["PruneProgress", "make_recipe", "prune", "state_path"]
 
@@ -188,7 +188,7 @@ def prune(
 
     # load
     prepared = prepare(plan.start, plan.data, arch=plan.architecture, normalisation=plan.normalisation)
-    images, labels = _training_images(prepared)
+    training = _training_images(prepared)
     module = prepared.network.module.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     before = certify_layers(matrix_layers(module, hw).layers, hw)
     top1_before = _top1(module, prepared)
@@ -204,6 +204,8 @@ def prune(
         "torch": str(torch.__version__),
     }
     state = _resumed(out, identity, resume, say)
+    remove_leftovers(out)
+    remove_leftovers(state_path(out))
 
     # train, unless that is done
     history: list[dict[str, Any]] = []
@@ -212,7 +214,7 @@ def prune(
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module.to(device)
-        history = _train(plan, module, layers, eased, images, labels, state, identity, out, progress)
+        history = _train(plan, module, layers, eased, training, state, identity, out, progress)
         module.to("cpu").eval()
         if targets:
             gone = fit_adc(module, layers, targets, hw, _wanted_bits(plan))
@@ -281,7 +283,11 @@ def _check_output(out: Path, start: str) -> None:
         raise OutputError(f"output file {out}: is the checkpoint to prune; name another")
 
 
-def _training_images(prepared: Prepared) -> tuple[Tensor, Tensor]:
+_Images = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+"""Training images as they are stored, their labels, and what normalises the images."""
+
+
+def _training_images(prepared: Prepared) -> _Images:
     dataset, classes = prepared.dataset, prepared.network.classes
     train = dataset.train
     if train is None or train.labels is None or dataset.test.labels is None:
@@ -291,7 +297,8 @@ def _training_images(prepared: Prepared) -> tuple[Tensor, Tensor]:
             f"data {dataset.spec}: has {dataset.classes} classes, the network {prepared.network.architecture} "
             f"has {classes} outputs; expected a data set of the checkpoint's classes"
         )
-    return train.images(0, len(train)), torch.from_numpy(train.labels + prepared.label_offset)
+    stored = torch.from_numpy(train.pixels(0, len(train)))
+    return stored, torch.from_numpy(train.labels + prepared.label_offset), train.normalised
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -302,14 +309,14 @@ def _train(
     module: nn.Module,
     layers: Sequence[PrunableLayer],
     eased: _Eased,
-    images: Tensor,
-    labels: Tensor,
+    training: _Images,
     state: dict[str, Any] | None,
     identity: Mapping[str, str],
     out: Path,
     progress: Callable[[PruneProgress], None] | None,
 ) -> list[dict[str, Any]]:
     pruning = plan.pruning
+    images, labels, normalise = training
     phases = plan_phases(
         pruning.solver,
         layers,
@@ -327,7 +334,7 @@ def _train(
             if state is not None and number < state["phase"]:
                 continue
             solver = phase.begin()
-            trainer = Trainer(module, images, labels, phase.plan, solver)
+            trainer = Trainer(module, images, labels, phase.plan, solver, normalise=normalise)
             if state is not None and number == state["phase"]:
                 trainer.load_state_dict(state["trainer"])
 

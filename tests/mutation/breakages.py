@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
-ADC, CERTIFICATE, CHECK, EXACT = "adc.py", "certificate.py", "check.py", "exact.py"
+ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
+SEARCH = "test_sar.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
 
 
@@ -256,6 +257,30 @@ BREAKAGES = [
         'facts["lossless"] = entry.get("lossless")',
         (CHECKER,),
     ),
+    # SAR searches
+    Breakage("search: conversions not counted", KERNELS, "counts[j, entry] += 1", "pass", (SEARCH,)),
+    Breakage(
+        "search: tables of another slice", KERNELS, "code = values[j, entry]", "code = values[0, entry]", (SEARCH,)
+    ),
+    Breakage(
+        "search: unit column read without its table",
+        KERNELS,
+        "units[m, i] = values[i, slices, units[m, i]]",
+        "pass",
+        (SEARCH,),
+    ),
+    Breakage("search: undriven rows not counted", KERNELS, "if not whole:", "if bins == 0:", (SEARCH,)),
+    Breakage(
+        "search: inferred bit asked for",
+        SAR,
+        "far_asked - inferred",
+        "far_asked",
+        (SEARCH,),
+    ),
+    Breakage("search: range check not counted", SAR, "1 + np.where(is_near", "np.where(is_near", (SEARCH,)),
+    Breakage("search: sums rounded down", SAR, "half = (1 << step) >> 1", "half = 0", (SEARCH,)),
+    Breakage("plan: errors of all slices alike", SAR, "4.0 ** (hw.cell_bits * j) * (", "(", (SEARCH,)),
+    Breakage("plan: budget ignored", SAR, "np.flatnonzero(error <= most)", "np.arange(error.size)", (SEARCH,)),
 ]
 
 

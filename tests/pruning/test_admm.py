@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from bitline.errors import RangeError
-from bitline.pruning.admm import Admm, AdmmPlan, AdmmRecord, prune_admm
-from bitline.pruning.constraints import ColumnProportional, violations
-from bitline.pruning.finetune import TrainingPlan, train
+from bitline.pruning.admm import Admm, AdmmPlan
+from bitline.pruning.constraints import ColumnProportional
 from bitline.pruning.layers import prunable_layers
+from bitline.pruning.training import Trainer, TrainingPlan
 
 
 @pytest.fixture(autouse=True)
@@ -82,25 +82,23 @@ def test_a_growing_penalty_keeps_the_dual() -> None:
 
 def test_update_interval() -> None:
     net = nn.Sequential(_linear([[2.0, 1.0]]))
-    seen: list[AdmmRecord] = []
     layers = prunable_layers(net, exempt_first=False)
-    solver = Admm(layers, ColumnProportional(2, rows=2), AdmmPlan(update_every=3), seen.append)
+    solver = Admm(layers, ColumnProportional(2, rows=2), AdmmPlan(update_every=3))
     for epoch in range(1, 8):
         solver.end_epoch(epoch)
-    assert [record.epoch for record in seen] == [3, 6]
+    assert [record.epoch for record in solver.records] == [3, 6]
 
 
 def test_update_interval_in_steps() -> None:
     net = nn.Sequential(_linear([[2.0, 1.0]]))
-    seen: list[AdmmRecord] = []
     layers = prunable_layers(net, exempt_first=False)
-    solver = Admm(layers, ColumnProportional(2, rows=2), AdmmPlan(update_steps=3, update_every=1), seen.append)
+    solver = Admm(layers, ColumnProportional(2, rows=2), AdmmPlan(update_steps=3, update_every=1))
     for epoch in (1, 2):
         solver.begin_epoch(epoch, 2)
         for _ in range(5):
             solver.after_step()
         solver.end_epoch(epoch)
-    assert [record.epoch for record in seen] == [1, 2, 2]
+    assert [record.epoch for record in solver.records] == [1, 2, 2]
 
 
 def test_the_penalty_is_the_gradient_of_its_definition() -> None:
@@ -143,26 +141,11 @@ def test_training_pulls_the_weights_into_the_set() -> None:
         net, images, labels = _problem()
         layers = prunable_layers(net, exempt_first=False)
         solver = Admm(layers, constraint, admm)
-        train(net, images, labels, plan, penalty=solver)
+        Trainer(net, images, labels, plan, solver).run()
         last.append(list(solver.records[-1].distance.values()))
     assert len(solver.records) == 20
     assert max(last[0]) < 0.1
     assert min(last[1]) > 0.3  # hardly any penalty: the weights stay away from the set
-
-
-def test_pruned_by_admm_keeps_the_constraint_and_repeats() -> None:
-    plan = TrainingPlan(epochs=2, learning_rate=0.1, batch_size=16)
-    results = []
-    for _ in range(2):
-        net, images, labels = _problem()
-        layers = prunable_layers(net, exempt_first=False)
-        constraint = ColumnProportional(4, rows=8)
-        records = prune_admm(net, layers, constraint, images, labels, plan, admm=AdmmPlan(rho=0.05), retrain=plan)
-        assert len(records) == 2
-        assert violations(layers, constraint) == 0
-        results.append(net.state_dict())
-    for key, tensor in results[0].items():
-        assert torch.equal(tensor, results[1][key]), key
 
 
 def test_impossible_plans_are_refused() -> None:

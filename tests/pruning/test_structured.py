@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import reference as twin
 from bitline.errors import RangeError, ShapeError
+from bitline.pruning.blocks import project_bcr
 from bitline.pruning.constraints import (
     BlockColumnRow,
     ConstraintSet,
@@ -24,7 +26,6 @@ from bitline.pruning.constraints import (
 )
 from bitline.pruning.structured import (
     kept_multiple,
-    project_bcr,
     project_filter,
     project_filter_shape,
     project_unstructured,
@@ -90,8 +91,8 @@ def test_unstructured(matrix: np.ndarray, rate: float) -> None:
 
 
 @st.composite
-def blocks(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int]]:
-    block = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def blocks(draw: st.DrawFn, most: int = 4) -> tuple[tuple[int, int], tuple[int, int]]:
+    block = draw(st.tuples(st.integers(1, most), st.integers(1, most)))
     return block, (draw(st.integers(1, block[0])), draw(st.integers(1, block[1])))
 
 
@@ -110,6 +111,38 @@ def test_block_column_row_is_nearest(matrix: np.ndarray, sizes: tuple[tuple[int,
         assert np.count_nonzero(mine.any(axis=1)) <= kept[0]
         assert np.count_nonzero(mine.any(axis=0)) <= kept[1]
     np.testing.assert_array_equal(project_bcr(projected, block, kept), projected)
+
+
+@settings(max_examples=60)
+@given(matrices(10), blocks(6), st.sampled_from([np.float32, np.float64]), st.integers(0, 2))
+def test_kernel_is_its_twin(
+    matrix: np.ndarray, sizes: tuple[tuple[int, int], tuple[int, int]], dtype: type, noise: int
+) -> None:
+    # Without noise many totals are equal; with it the last bits of the sums decide.
+    values = (matrix + noise * np.random.default_rng(noise).standard_normal(matrix.shape)).astype(dtype)
+    for given_as in (values, np.asfortranarray(values)):
+        projected = project_bcr(given_as, *sizes)
+        assert projected.dtype == dtype
+        np.testing.assert_array_equal(projected, twin.project_bcr(values, *sizes))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_many_blocks_in_many_threads(transposed: bool) -> None:
+    # 21 x 17 whole blocks fill more than one thread's share of 8 x 32, and the shorter ones at the edges come besides.
+    matrix = np.random.default_rng(0).standard_normal((21 * 8 + 3, 17 * 8 + 5)).astype(np.float32)
+    matrix[:40] = np.round(matrix[:40])
+    matrix = matrix.T if transposed else matrix
+    for kept in ((2, 2), (1, 6)):
+        expected = twin.project_bcr(matrix, (8, 8), kept)
+        np.testing.assert_array_equal(project_bcr(matrix, (8, 8), kept), expected)
+
+
+def test_half_precision_and_no_blocks() -> None:
+    matrix = np.array([[1, -2], [3, 0.5]], np.float16)
+    projected = project_bcr(matrix, (2, 2), (1, 1))
+    assert projected.dtype == np.float16
+    np.testing.assert_array_equal(projected, np.array([[0, 0], [3, 0]], np.float16))
+    assert project_bcr(np.zeros((0, 5)), (8, 8), (2, 2)).shape == (0, 5)
 
 
 def test_block_column_row_by_hand() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from bitline.errors import OutputError
 from bitline.report import writer
-from bitline.report.writer import OutputFolder, write_atomic
+from bitline.report.writer import OutputFolder, remove_leftovers, write_atomic
 
 OLD = json.dumps({"schema_version": 1, "files": ["report.json", "layers.csv", "figures/old.png"]}).encode()
 NEW = b'{"schema_version": 1, "files": ["report.json", "layers.csv", "figures/new.png"]}'
@@ -342,3 +342,45 @@ def test_write_atomic_failure_keeps_the_old_file(
     with pytest.raises(OutputError if isinstance(kind, OSError) else KeyboardInterrupt):
         write_atomic(tmp_path / "f", b"new")
     assert tree(tmp_path) == {"f": b"old"}
+
+
+def test_only_our_own_leftovers_of_this_file_go(tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    stale = tmp_path / ".net.safetensors.ab_c1234.tmp"
+    others = [
+        ".net.safetensors.state.ab_c1234.tmp",
+        ".net.safetensors.abc.tmp",
+        ".net_safetensors.ab_c1234.tmp",
+        "net.safetensors.ab_c1234.tmp",
+        ".other.safetensors.ab_c1234.tmp",
+        "net.safetensors",
+    ]
+    for name in (stale.name, *others):
+        (tmp_path / name).write_bytes(b"x")
+    link = tmp_path / ".net.safetensors.linklink.tmp"
+    link.symlink_to(out)
+    remove_leftovers(out)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, link.name}
+    long = tmp_path / ("n" * 90)
+    kept = tmp_path / f".{'n' * 80}.ab_c1234.tmp"  # of this one, or of another that starts the same
+    kept.write_bytes(b"x")
+    remove_leftovers(long)
+    assert kept.exists()
+    remove_leftovers(tmp_path / "missing" / "net")
+
+
+def test_a_killed_write_leaves_what_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        patch.setattr(Path, "unlink", lambda *args, **keywords: None)  # a killed process tidies nothing
+        with pytest.raises(Killed):
+            write_atomic(tmp_path / "out", b"x")
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ __all__ = [
     "AdcScale",
     "adc_rate_scale",
     "adc_scale",
+    "comparison_share",
     "halves_per_bit",
     "kull_latches_constant",
     "kull_split",
@@ -148,6 +149,26 @@ def adc_scale(law: AdcLaw, bits: float, baseline: float = 8) -> AdcScale:
         ``bits`` outside the law's domain.
     """
     return _LAWS[law](bits, baseline)
+
+
+def comparison_share(law: AdcLaw, bits: int) -> float:
+    """Share of a ``bits``-bit conversion's energy that grows with the number of comparisons made; our reading.
+
+    ``kull``: all but the capacitive DAC, whose charging is counted in full however short the search.
+    ``kull_latches_constant``: all but that and the latches and comparators. The other laws do not separate the blocks:
+    everything (a search half as long takes half the energy).
+
+    Raises
+    ------
+    RangeError
+        ``bits`` outside 1..16.
+    """
+    _check_bits(bits)
+    shares = {AdcLaw.KULL: (_DOUBLING_POWER, 0.0), AdcLaw.KULL_LATCHES_CONSTANT: (_DOUBLING_POWER, _LATCHES_POWER)}
+    if law not in shares:
+        return 1.0
+    doubling, constant = shares[law]
+    return (1 - doubling - constant) * bits / 8 / _kull(bits, doubling, constant)
 
 
 def adc_rate_scale(law: RateLaw, bits: float, baseline: float = 8) -> float:

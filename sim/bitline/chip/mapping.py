@@ -79,6 +79,10 @@ class WeightFacts:
     """Passes over the input digits: 2 for signed inputs with several bits a cycle, else 1."""
     blocks: BlockLayout | None = None
     """Another layout of the same weights, to be used instead: zero rows or columns squeezed out block by block."""
+    turns: int = 1
+    """Turns in which a crossbar's rows are driven: its fragments in a polarised mapping."""
+    tile_columns: tuple[tuple[int, ...], ...] | None = None
+    """Physical columns of each group's row tiles, where they are not the encoding's; rows and columns all stay then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,8 @@ class LayerMapping:
     """Bits of the index tables that this needs."""
     separate_rows: int | None = None
     """Inputs fetched for one input vector where column groups do not share theirs."""
+    turns: int = 1
+    """Turns in which a crossbar's rows are driven."""
 
     @property
     def live_rows(self) -> int:
@@ -209,7 +215,13 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     if len(removed_rows) != groups:
         raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
     shared = 1
-    if not any(removed_rows) and not any(removed_columns):
+    if facts is not None and facts.tile_columns is not None:
+        widths = [width for tiles in facts.tile_columns for width in tiles]
+        row_tiles, column_groups = len(widths), -(-max(widths) // hw.columns)
+        crossbars = sum(-(-width // hw.columns) for width in widths)
+        heights = [min(hw.rows, rows - start) for start in range(0, rows, hw.rows)] * groups
+        cells = sum(height * width for height, width in zip(heights, widths, strict=True))
+    elif not any(removed_rows) and not any(removed_columns):
         shared = _groups_per_crossbar(rows, columns * per_output, groups, hw)
         row_tiles = -(-groups // shared) * -(-rows // hw.rows)
         column_groups = -(-columns * per_output // hw.columns)
@@ -240,6 +252,7 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
         crossbars=max(1, crossbars - dropped),
         cells=cells,
         input_passes=facts.passes if facts else 1,
+        turns=facts.turns if facts else 1,
     )
 
 

@@ -118,7 +118,7 @@ def matrix_timing(mapping: LayerMapping, hw: Hardware, clock: Clock, gates: Gate
     read = sharing * rows_in_tile * hw.input_bits * mapping.input_passes
     written = sharing * mapping.live_columns * hw.input_bits / spread
     timing = MatrixTiming(
-        compute=hw.input_cycles * mapping.input_passes,
+        compute=hw.input_cycles * mapping.input_passes * mapping.turns,
         edram=math.ceil((read + written) / clock.edram_bits),
         bus=math.ceil(read / clock.bus_bits),
         router=math.ceil(written / clock.router_bits),

@@ -37,6 +37,7 @@ __all__ = [
     "NetworkCertificate",
     "certify",
     "certify_layers",
+    "column_bits",
     "lossless_columns",
 ]
 
@@ -352,6 +353,34 @@ def lossless_columns(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signe
         units = sizes * max_digit(hw, signed_inputs) <= (1 << adc.unit) - 1
         fine_columns &= units[:, None]
     return np.asarray(fine_columns)
+
+
+def column_bits(
+    codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Smallest proven resolution of every single conversion of a layer, not of its worst alone.
+
+    Parameters
+    ----------
+    codes : ndarray [shape=(G, K, N), int32]
+    hw : Hardware
+    signed_inputs : bool
+
+    Returns
+    -------
+    ndarray [shape=(T, S, columns), int64]
+        Of every row tile, slice and converted column (both signs of all groups; a pair is one with analog readout).
+    ndarray [shape=(T * G,), int64]
+        Of the unit columns; empty for the differential encoding.
+    """
+    analysis = _analyse(codes, hw, signed_inputs)
+    sums = analysis.sums
+    if hw.readout is Readout.ANALOG:
+        bits = np.vectorize(signed_bits, otypes=[np.int64])(sums[:, 0], sums[:, 1])
+    else:
+        bits = np.vectorize(unsigned_bits, otypes=[np.int64])(np.concatenate(list(sums.transpose(1, 0, 2, 3)), axis=2))
+    units = np.repeat(np.array([unsigned_bits(unit) for unit in analysis.units], np.int64), codes.shape[0])
+    return bits, units
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
 
-__all__ = ["Crossbars", "Engine", "Product", "check_engine", "exact_product", "matmul"]
+__all__ = ["Crossbars", "Engine", "Product", "Transfer", "check_engine", "exact_product", "matmul"]
 
 LEAST_BITSLICED = 128
 """Input vectors from which on 512 at once, some of them idle, are faster than one after the other."""
@@ -31,6 +31,7 @@ _MOST_LISTED = 1 << 23
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
+_COUNT_BYTES = 64 << 20
 
 
 class Engine(StrEnum):
@@ -69,6 +70,17 @@ class Product:
     """Conversions whose column sum exceeded the code range."""
     max_column_sum: int | None
     """Largest column sum seen (of ``|s|`` with analog readout); None from the ``certified`` engine."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transfer:
+    """What an ADC reads each clipped column sum as, and how often it did; see :mod:`bitline.crossbar.sar`."""
+
+    values: NDArray[np.int64]
+    """[shape=(input cycles, slices + 1, 2^bits)] entry ``s``, or ``s + 2^(bits - 1)`` with analog readout; ``bits`` the
+    layer's largest resolution; the last row is the unit column's."""
+    counts: NDArray[np.int64]
+    """Of the same shape: conversions by clipped column sum, added to in place."""
 
 
 def _bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
@@ -113,9 +125,15 @@ class _Matrix:
         """The cells for 512 vectors at once, listed when first needed."""
         return BitslicedCells(encode(self.w, self.hw).levels, self.hw, self.adc.per_slice, self.signed)
 
-    def convert(self, x: NDArray[Any], signed: bool, histogram: NDArray[np.int64] | None) -> Product:
+    def convert(
+        self,
+        x: NDArray[Any],
+        signed: bool,
+        histogram: NDArray[np.int64] | None,
+        transfer: Transfer | None = None,
+    ) -> Product:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
-        if self.can_bitslice and histogram is None and x.shape[0] >= LEAST_BITSLICED:
+        if self.can_bitslice and histogram is None and transfer is None and x.shape[0] >= LEAST_BITSLICED:
             vectors = x.shape[0]
             columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
             sums = np.empty((self.w.shape[1], vectors), np.int64)
@@ -136,7 +154,7 @@ class _Matrix:
         saturations, largest = 0, 0
         for codes, sign in passes:
             over, top = self._convert_pass(
-                np.ascontiguousarray(codes, dtype=dtype), sign, signed and hw.dac_bits == 1, y, histogram
+                np.ascontiguousarray(codes, dtype=dtype), sign, signed and hw.dac_bits == 1, y, histogram, transfer
             )
             saturations += over
             largest = max(largest, top)
@@ -150,18 +168,27 @@ class _Matrix:
         return passes * vectors * self.hw.input_cycles * self.conversions_per_digit
 
     def _convert_pass(
-        self, x: NDArray[Any], sign: int, last_digit_negative: bool, y: NDArray[np.int64], histogram: Any
+        self,
+        x: NDArray[Any],
+        sign: int,
+        last_digit_negative: bool,
+        y: NDArray[np.int64],
+        histogram: Any,
+        transfer: Transfer | None,
     ) -> tuple[int, int]:
         hw = self.hw
         vectors = x.shape[0]
-        if histogram is not None:
-            block_rows = -(-max(vectors, 1) // _HISTOGRAM_BLOCKS)
+        values = np.zeros((0, 0, 0), np.int64) if transfer is None else transfer.values
+        if histogram is not None or transfer is not None:
+            most = min(_HISTOGRAM_BLOCKS, max(1, _COUNT_BYTES // max(1, values.nbytes)))
+            block_rows = -(-max(vectors, 1) // most)
         else:  # small enough for every thread to have several blocks and for a block's accumulators to stay in cache
             block_rows = max(1, min(32, _BLOCK_BYTES // (8 * self.limits.size + 1), vectors // (4 * get_num_threads())))
         blocks = -(-vectors // block_rows)
         saturations, largest = np.zeros(blocks, np.int64), np.zeros(blocks, np.int64)
         bins = 0 if histogram is None else histogram.shape[-1]
         histograms = np.zeros((blocks, hw.slices + 1, bins), np.int64)
+        code_counts = np.zeros((blocks, *values.shape), np.int64)
         kernels.convert_columns(
             x,
             self.cells,
@@ -184,7 +211,11 @@ class _Matrix:
             saturations,
             largest,
             histograms,
+            values,
+            code_counts,
         )
+        if transfer is not None:
+            transfer.counts[...] += code_counts.sum(axis=0)
         if histogram is not None:
             total = histograms.sum(axis=0)
             histogram += total.sum(axis=0) if histogram.ndim == 1 else total[: histogram.shape[0]]
@@ -224,7 +255,12 @@ class Crossbars:
         self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
 
     def multiply(
-        self, x: Any, *, engine: Engine | str = Engine.BITSERIAL, histogram: NDArray[np.int64] | None = None
+        self,
+        x: Any,
+        *,
+        engine: Engine | str = Engine.BITSERIAL,
+        histogram: NDArray[np.int64] | None = None,
+        transfer: Transfer | None = None,
     ) -> Product:
         """Multiply activation codes by the weights.
 
@@ -236,6 +272,8 @@ class Crossbars:
         histogram : ndarray [shape=(bins,) or (slices, bins) or (slices + 1, bins), int64], optional
             Column sums are counted into it in place (``bitserial`` only); the last bin collects everything larger. With
             ``slices + 1`` rows the last one counts the unit column.
+        transfer : Transfer, optional
+            What each conversion reads instead of its clipped column sum (``bitserial`` only); counted in place.
 
         Returns
         -------
@@ -250,12 +288,14 @@ class Crossbars:
         x = check_inputs(x, groups * rows, self.hw, self.signed_inputs)
         if histogram is not None:
             self._check_histogram(histogram, engine)
+        if transfer is not None:
+            self._check_transfer(transfer, engine)
         if groups == 1:
-            return self._multiply_group(0, x, engine, histogram)
+            return self._multiply_group(0, x, engine, histogram, transfer)
         y = np.empty((x.shape[0], groups * columns), np.int64)
         parts = []
         for g in range(groups):
-            part = self._multiply_group(g, x[:, g * rows : (g + 1) * rows], engine, histogram)
+            part = self._multiply_group(g, x[:, g * rows : (g + 1) * rows], engine, histogram, transfer)
             y[:, g * columns : (g + 1) * columns] = part.y
             parts.append(part)
         return Product(
@@ -327,10 +367,22 @@ class Crossbars:
                 f"not {histogram.shape}"
             )
 
-    def _multiply_group(self, g: int, x: NDArray[Any], engine: Engine, histogram: Any) -> Product:
+    def _check_transfer(self, transfer: Transfer, engine: Engine) -> None:
+        if engine is not Engine.BITSERIAL:
+            raise ConfigError("Argument 'transfer' needs the bitserial engine: the certified one forms no column sums")
+        shape = (self.hw.input_cycles, self.hw.slices + 1, 1 << self.adc.bits)
+        for name, array in (("values", transfer.values), ("counts", transfer.counts)):
+            if array.shape != shape or array.dtype != np.int64:
+                raise ShapeError(
+                    f"Argument 'transfer.{name}' must be int64 of shape {shape}, not {array.dtype} {array.shape}"
+                )
+
+    def _multiply_group(
+        self, g: int, x: NDArray[Any], engine: Engine, histogram: Any, transfer: Transfer | None
+    ) -> Product:
         matrix = self._matrices[g]
         if engine is Engine.BITSERIAL:
-            return matrix.convert(x, self.signed_inputs, histogram)
+            return matrix.convert(x, self.signed_inputs, histogram, transfer)
         return self._certified(g, x)
 
     @cached_property

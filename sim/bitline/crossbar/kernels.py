@@ -153,6 +153,42 @@ def _convert_pairs(positive, negative_sums, limits, shift, negative, accumulator
 
 
 @njit(cache=True)
+def _convert_by_table(sums, outputs, analog, limits, flips, unit_base, shift, negative, values, accumulator, counts):
+    """Read every clipped column sum as its slice's table of one input cycle says, count it, and add it shifted.
+
+    values, counts (slices + 1, entries) int64: entry s for a sum s, or entry s + entries / 2 for a pair's difference s
+    (analog readout). Clipping, saturations and flips are those of ``_convert`` and ``_convert_pairs``.
+    """
+    entries = values.shape[1]
+    slices = values.shape[0] - 1
+    converted = sums.shape[0] // 2 if analog else sums.shape[0]
+    origin = entries // 2 if analog else 0
+    saturations = np.int64(0)
+    largest = np.int64(0)
+    for base in range(0, converted, max(outputs, 1)):
+        j = (base // outputs) % slices
+        for c in range(base, base + outputs):
+            column_sum = sums[c]
+            limit = limits[c]
+            lowest = np.int64(0)
+            if analog:
+                column_sum -= sums[converted + c]
+                lowest = -limit - 1
+            saturations += np.int64(column_sum > limit) + np.int64(column_sum < lowest)
+            largest = max(largest, abs(column_sum))
+            entry = max(min(column_sum, limit), lowest) + origin
+            counts[j, entry] += 1
+            code = values[j, entry]
+            if flips[c]:
+                code = unit_base - code
+            value = code << shift
+            if negative:
+                value = -value
+            accumulator[c] += value
+    return saturations, largest
+
+
+@njit(cache=True)
 def _count(sums, outputs, slices, analog, histogram):
     """Count the column sums of all columns (absolute differences of pairs, with analog readout) by slice and value."""
     top = histogram.shape[1] - 1
@@ -187,20 +223,26 @@ def convert_columns(
     saturations,
     largest,
     histograms,
+    values,
+    code_counts,
 ):
     """Convert every column of every row tile once per input cycle and add the shifted codes to ``y``.
 
     x (M, K) uint8 or uint16; cells (T, Q, W, C) uint64; flips (T, C) uint8; limits (C,) int64 largest code of each
     column; unit_limit, unit_weight: those of the unit column (weight 0: no unit column); y (M, N) int64;
     saturations, largest (B,) int64 and histograms (B, slices + 1, bins) int64 of each block of ``block_rows`` rows
-    (no bins: no histogram; the last bin collects everything larger; the last row is the unit column's).
+    (no bins: no histogram; the last bin collects everything larger; the last row is the unit column's);
+    values (digits, slices + 1, entries) int64 what each clipped sum is read as (no entries: as itself) and
+    code_counts (B, digits, slices + 1, entries) int64 how often each was read, as ``_convert_by_table`` has them.
     """
     vectors, row_count = x.shape
     tiles, cell_planes, words, columns = cells.shape
     outputs = y.shape[1]
     pairs = columns // 2
     bins = histograms.shape[2]
-    fused = dac_bits == 1 and cell_planes == 2 and words == 2 and unit_weight == 0 and not analog and bins == 0
+    searched = values.shape[2] > 0
+    whole = bins > 0 or searched  # counted by slice: all columns at once, and every conversion formed
+    fused = dac_bits == 1 and cell_planes == 2 and words == 2 and unit_weight == 0 and not analog and not whole
     for block in prange(saturations.shape[0]):
         begin = block * block_rows
         end = min(vectors, begin + block_rows)
@@ -225,12 +267,15 @@ def convert_columns(
                         if bins > 0:
                             histograms[block, slices, min(unit_sum, bins - 1)] += 1
                         units[m, i] = min(unit_sum, unit_limit)
+                        if searched:
+                            code_counts[block, i, slices, units[m, i]] += 1
+                            units[m, i] = values[i, slices, units[m, i]]
                         value = (units[m, i] * unit_weight) << (dac_bits * i)
                         if last_digit_negative and i == digits - 1:
                             value = -value
                         offsets[m] += value
             # the columns of an analog pair lie half of all apart, and a histogram is cut by slice
-            column_block = max(columns, 1) if analog or bins > 0 else _COLUMN_BLOCK
+            column_block = max(columns, 1) if analog or whole else _COLUMN_BLOCK
             for first in range(0, columns, column_block):
                 last = min(columns, first + column_block)
                 tile_cells = cells[tile]
@@ -238,7 +283,7 @@ def convert_columns(
                     accumulator = accumulators[m, first:last]
                     for i in range(digits):
                         digit = planes[m, i * dac_bits : (i + 1) * dac_bits]
-                        if bins == 0:
+                        if not whole:
                             driven = np.uint64(0)
                             for v in range(dac_bits):
                                 for word in range(words):
@@ -261,7 +306,21 @@ def convert_columns(
                         else:
                             block_sums = sums[: last - first]
                             _sums(digit, tile_cells, first, block_sums)
-                            if analog:
+                            if searched:
+                                over, top = _convert_by_table(
+                                    block_sums,
+                                    outputs,
+                                    analog,
+                                    limits,
+                                    flips[tile],
+                                    max_level * units[m, i],
+                                    shift,
+                                    negative,
+                                    values[i],
+                                    accumulator,
+                                    code_counts[block, i],
+                                )
+                            elif analog:
                                 over, top = _convert_pairs(
                                     block_sums[:pairs], block_sums[pairs:], limits, shift, negative, accumulator
                                 )

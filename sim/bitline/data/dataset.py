@@ -165,8 +165,11 @@ class Split:
         DataError
             A range that is not within the split, or an image that cannot be read.
         """
-        values = torch.from_numpy(self.pixels(start, stop)).to(torch.float32)
-        return self._normalisation.apply(values, self._full_scale)
+        return self.normalised(torch.from_numpy(self.pixels(start, stop)))
+
+    def normalised(self, values: torch.Tensor) -> torch.Tensor:
+        """Stored values [shape=(b, C, H, W)] as :meth:`images` gives them, in float32; float32 ones are overwritten."""
+        return self._normalisation.apply(values.to(torch.float32), self._full_scale)
 
     def pixels(self, start: int, stop: int) -> Pixels:
         """Stored values of images ``start .. stop - 1`` [shape=(stop - start, C, H, W)], not normalised.

@@ -12,6 +12,7 @@ from torch.fx.node import map_arg
 
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
+from bitline.crossbar.sar import LayerSearch
 from bitline.errors import ConfigError, ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer
@@ -188,6 +189,16 @@ class CrossbarNetwork(nn.Module):
         for runner, bits in zip(self._runners, adc, strict=True):
             runner.set_adc(hw, bits)
         self.hw, self.certificate = hw, None
+        self.reset_counters()
+
+    def set_searches(self, searches: Sequence[LayerSearch] | None) -> None:
+        """Convert as these searches do, one a layer (``bitserial`` engine only); None: ideal ADCs. Counters are reset.
+
+        Every conversion is counted in ``counters[...].codes``; another ADC (:meth:`set_adc`) takes the searches away.
+        """
+        wanted: Sequence[LayerSearch | None] = [None] * len(self._runners) if searches is None else searches
+        for runner, search in zip(self._runners, wanted, strict=True):
+            runner.set_search(search)
         self.reset_counters()
 
     # --- what is known about it --------------------------------------------------------------------------------------

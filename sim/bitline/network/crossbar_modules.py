@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitline.crossbar.adc import AdcBits
-from bitline.crossbar.engines import Crossbars, Product
+from bitline.crossbar.engines import Crossbars, Product, Transfer
+from bitline.crossbar.sar import LayerSearch
 from bitline.errors import ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer, Window
@@ -52,6 +53,9 @@ class LayerCounters:
     """Largest column sum seen; None where no engine formed them."""
     histogram: NDArray[np.int64] | None = None
     """[shape=(slices + 1, bins)] column sums by slice, the unit columns last; the last bin has everything larger."""
+    codes: NDArray[np.int64] | None = None
+    """[shape=(input cycles, slices + 1, 2^bits)] conversions by clipped column sum, where a search was set; see
+    :class:`bitline.crossbar.engines.Transfer`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +89,7 @@ class MatrixRunner:
         self.bias = None if layer.bias is None else layer.bias.reshape(-1)
         self.counters = LayerCounters(layer.name)
         self.histograms = False
+        self._values: NDArray[np.int64] | None = None
         self.max_trace_vectors = 0
         self._trace: list[NDArray[np.integer[Any]]] = []
 
@@ -97,6 +102,11 @@ class MatrixRunner:
         """Hold the same codes in other crossbars."""
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
+        self._values = None
+
+    def set_search(self, search: LayerSearch | None) -> None:
+        """Convert as these searches do, and count every conversion by its clipped column sum; None: ideal ADCs."""
+        self._values = None if search is None else search.values(self.hw, self.crossbars.adc)
 
     @cached_property
     def _exact(self) -> IntegerMatrices:
@@ -125,7 +135,8 @@ class MatrixRunner:
     def reads_images(self) -> bool:
         """Whether receptive fields are read from the images instead of being copied into a matrix."""
         recorded = sum(part.shape[0] for part in self._trace)
-        return self.engine is NetworkEngine.BITSERIAL and not self.histograms and recorded >= self.max_trace_vectors
+        plain = not self.histograms and self._values is None
+        return self.engine is NetworkEngine.BITSERIAL and plain and recorded >= self.max_trace_vectors
 
     def convolve(self, x: NDArray[np.integer[Any]], window: Window, lines: slice, width: int) -> NDArray[np.int64]:
         """Multiply the receptive fields of some output lines of padded codes (n, C, H, W), and count."""
@@ -149,7 +160,14 @@ class MatrixRunner:
             if counters.histogram is None:
                 counters.histogram = np.zeros((self.hw.slices + 1, self._bins()), np.int64)
             histogram = counters.histogram
-        return self._counted(self.crossbars.multiply(x, engine=self.engine.value, histogram=histogram))
+        transfer = None
+        if self._values is not None and self.engine is NetworkEngine.BITSERIAL:
+            if counters.codes is None:
+                counters.codes = np.zeros_like(self._values)
+            transfer = Transfer(values=self._values, counts=counters.codes)
+        return self._counted(
+            self.crossbars.multiply(x, engine=self.engine.value, histogram=histogram, transfer=transfer)
+        )
 
     def _counted(self, product: Product) -> NDArray[np.int64]:
         counters = self.counters

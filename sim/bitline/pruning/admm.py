@@ -17,21 +17,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitline.errors import RangeError
 from bitline.pruning.constraints import ConstraintSet, one_each
-from bitline.pruning.finetune import EpochRecord, TrainingPlan, prune_one_shot, train
 from bitline.pruning.layers import PrunableLayer
 from bitline.pruning.training import Phase
 
-__all__ = ["Admm", "AdmmPlan", "AdmmRecord", "prune_admm"]
+__all__ = ["Admm", "AdmmPlan", "AdmmRecord"]
 
 
 class AdmmPlan(BaseModel):
@@ -75,8 +74,6 @@ class Admm(Phase):
     constraint : ConstraintSet or sequence of ConstraintSet
         The same for every layer, or one for each.
     plan : AdmmPlan
-    progress : callable, optional
-        Called after every update.
     """
 
     def __init__(
@@ -84,7 +81,6 @@ class Admm(Phase):
         layers: Sequence[PrunableLayer],
         constraint: ConstraintSet | Sequence[ConstraintSet],
         plan: AdmmPlan,
-        progress: Callable[[AdmmRecord], None] | None = None,
     ) -> None:
         if plan.rho_most < plan.rho:
             raise RangeError(f"rho_most: must be at least rho: {plan.rho:g}, found {plan.rho_most:g}")
@@ -98,7 +94,6 @@ class Admm(Phase):
         ]
         self.u = [torch.zeros_like(z) for z in self.z]
         self.records: list[AdmmRecord] = []
-        self._progress = progress
         self._steps = 0
         self._epoch = 0
 
@@ -147,8 +142,6 @@ class Admm(Phase):
         for u in self.u:
             u *= self.rho / grown
         self.rho = grown
-        if self._progress is not None:
-            self._progress(self.records[-1])
 
     @torch.no_grad()
     def distance(self) -> float:
@@ -176,48 +169,3 @@ class Admm(Phase):
         self.rho = state["rho"]
         self.records = [AdmmRecord(**record) for record in state["records"]]
         self._steps, self._epoch = state["steps"], state["epoch"]
-
-
-def prune_admm(
-    module: nn.Module,
-    layers: Sequence[PrunableLayer],
-    constraint: ConstraintSet,
-    images: Tensor,
-    labels: Tensor,
-    plan: TrainingPlan,
-    *,
-    admm: AdmmPlan,
-    retrain: TrainingPlan,
-    progress: Callable[[EpochRecord], None] | None = None,
-    on_update: Callable[[AdmmRecord], None] | None = None,
-) -> list[AdmmRecord]:
-    """Train with ADMM's penalty, then project and retrain with the zeros held.
-
-    Parameters
-    ----------
-    module, layers, constraint, images, labels, progress
-        As for :func:`~bitline.pruning.finetune.prune_one_shot`.
-    plan : TrainingPlan
-        Of the training with the penalty.
-    admm : AdmmPlan
-    retrain : TrainingPlan
-        Of the masked retraining after the projection.
-    on_update : callable, optional
-        Called after every update of Z and U.
-
-    Returns
-    -------
-    list of AdmmRecord
-        How W and Z came together.
-
-    Raises
-    ------
-    RangeError
-        Weights that are not finite, or a largest penalty below the first.
-    DataError, BitlineError
-        As :func:`~bitline.pruning.finetune.train`.
-    """
-    solver = Admm(layers, constraint, admm, on_update)
-    train(module, images, labels, plan, penalty=solver, progress=progress)
-    prune_one_shot(module, layers, constraint, images, labels, retrain, progress=progress)
-    return solver.records

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from bitline.errors import RangeError, ShapeError
+from bitline.pruning.blocks import project_bcr
 from bitline.pruning.layers import PrunableLayer, weight_from_matrices, weight_matrices
 from bitline.pruning.projections import FloatArray, count_cp_violations, nonzeros_per_column, project_cp
 from bitline.pruning.structured import (
     kept_multiple,
     largest_columns,
     largest_rows,
-    project_bcr,
     project_filter,
     project_filter_shape,
     project_unstructured,
@@ -73,8 +73,9 @@ class _OfMatrices(ABC):
     def project(self, weight: Tensor, groups: int = 1) -> Tensor:
         """See :class:`ConstraintSet`."""
         matrices = weight_matrices(weight, groups)
-        projected = np.stack([self._project(matrix, group) for group, matrix in enumerate(matrices)])
-        return weight_from_matrices(projected, weight)
+        projected = [self._project(matrix, group) for group, matrix in enumerate(matrices)]
+        # Stacking copies; a single group, as in most layers, needs none.
+        return weight_from_matrices(projected[0][None] if len(projected) == 1 else np.stack(projected), weight)
 
     def violation(self, weight: Tensor, groups: int = 1) -> int:
         """See :class:`ConstraintSet`."""

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -21,11 +22,13 @@ from typing import IO, Self
 
 from bitline.errors import OutputError
 
-__all__ = ["OutputFolder", "write_atomic"]
+__all__ = ["OutputFolder", "remove_leftovers", "write_atomic"]
 
 _OURS = ("report.json", "report.md", "layers.csv", "certificate.json", "timeline.json")
 _MARKERS = ("report.json", "certificate.json")
 _MAX_MARKER_BYTES = 1 << 28
+_LONGEST = 80  # of a file's name in the name of its temporary file: names have 255 bytes at most
+_SUFFIX = ".tmp"
 
 
 def _explain(error: OSError) -> str:
@@ -56,6 +59,25 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _prefix(target: Path) -> str:
+    return f".{target.name[:_LONGEST]}."
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove the temporary files of :func:`write_atomic` that a killed process left beside this file.
+
+    Only for a file that no other process is writing. Names too long for a prefix of their own are left alone.
+    """
+    target = Path(os.path.realpath(path))
+    if len(target.name) >= _LONGEST:  # a longer name may have the same prefix
+        return
+    ours = re.compile(re.escape(_prefix(target)) + "[a-z0-9_]{8}" + re.escape(_SUFFIX))
+    with contextlib.suppress(OSError):  # what cannot be removed does no harm
+        for found in target.parent.iterdir():
+            if ours.fullmatch(found.name) and found.is_file() and not found.is_symlink():
+                found.unlink()
+
+
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Write one file under a temporary name beside its place, flush it and rename it.
 
@@ -79,7 +101,7 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
             raise OutputError(f"output file {shown}: the folder {Path(shown).parent} does not exist")
         if target.exists() and not target.is_file():
             raise OutputError(f"output file {shown}: expected a regular file, found a directory or special file")
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".tmp", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_prefix(target), suffix=_SUFFIX, dir=target.parent)
         temporary = Path(name)
         with open(descriptor, "wb") as file:
             file.write(data)

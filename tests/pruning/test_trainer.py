@@ -1,4 +1,4 @@
-"""Training and masked retraining on tiny networks and made-up images."""
+"""Training, and retraining with zeros held, on tiny networks and made-up images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from bitline.data import Normalisation
 from bitline.errors import BitlineError, DataError
 from bitline.pruning.constraints import ColumnProportional, violations
-from bitline.pruning.finetune import EpochRecord, TrainingPlan, prune_one_shot, top1, train, zeros_of
 from bitline.pruning.layers import prunable_layers
-from bitline.pruning.training import _shifted
+from bitline.pruning.solvers import HeldZeros
+from bitline.pruning.training import EpochRecord, Trainer, TrainingPlan, _shifted, top1
 
 PLAN = TrainingPlan(epochs=3, learning_rate=0.1, batch_size=16, shift=1, label_smoothing=0.05, seed=3)
 
@@ -56,7 +57,7 @@ def _images(count: int = 65) -> tuple[torch.Tensor, torch.Tensor]:
 def test_training_learns_and_reports() -> None:
     net, (images, labels) = _net(), _images()
     seen: list[EpochRecord] = []
-    records = train(net, images, labels, TrainingPlan(epochs=8, learning_rate=0.1, batch_size=16), progress=seen.append)
+    records = Trainer(net, images, labels, TrainingPlan(epochs=8, learning_rate=0.1, batch_size=16)).run(seen.append)
     assert seen == records
     assert [record.epoch for record in records] == list(range(1, 9))
     assert records[-1].loss < records[0].loss / 2
@@ -71,12 +72,12 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
     images, labels = _images()
     before = torch.random.get_rng_state()
     first, second, other = _net(), _net(), _net()
-    train(first, images, labels, PLAN)
+    Trainer(first, images, labels, PLAN).run()
     torch.rand(5)  # what else is drawn must not matter
     state = torch.random.get_rng_state()
-    train(second, images, labels, PLAN)
+    Trainer(second, images, labels, PLAN).run()
     assert torch.equal(torch.random.get_rng_state(), state)
-    train(other, images, labels, PLAN.model_copy(update={"seed": 4}))
+    Trainer(other, images, labels, PLAN.model_copy(update={"seed": 4})).run()
     torch.random.set_rng_state(before)
     for key, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[key]), key
@@ -85,7 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
 
 def test_the_networks_own_draws_start_from_the_seed() -> None:
     seeds: list[int] = []
-    train(_net(), *_images(), PLAN, progress=lambda record: seeds.append(torch.initial_seed()))
+    Trainer(_net(), *_images(), PLAN).run(lambda record: seeds.append(torch.initial_seed()))
     assert seeds == [PLAN.seed] * 3
 
 
@@ -96,7 +97,7 @@ def test_the_loss_by_hand() -> None:
         net[1].weight.zero_()
         net[1].bias.copy_(torch.tensor([1.5, -0.5]))
     plan = TrainingPlan(epochs=1, learning_rate=1e-12, batch_size=2, label_smoothing=0.2)
-    (record,) = train(net, torch.zeros(4, 1, 1, 2), torch.tensor([0, 0, 1, 0]), plan)
+    (record,) = Trainer(net, torch.zeros(4, 1, 1, 2), torch.tensor([0, 0, 1, 0]), plan).run()
     p = 1 / (1 + math.exp(-2))
     right, wrong = (-(0.9 * math.log(a) + 0.1 * math.log(1 - a)) for a in (p, 1 - p))
     assert record.loss == pytest.approx((3 * right + wrong) / 4, rel=1e-5)
@@ -106,9 +107,9 @@ def test_the_loss_by_hand() -> None:
 def test_a_last_single_image_waits_for_another_epoch() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.BatchNorm1d(2))  # refuses a batch of one
     images, labels = _images(17)
-    assert len(train(net, images, labels, PLAN)) == 3
+    assert len(Trainer(net, images, labels, PLAN).run()) == 3
     assert int(net[2].num_batches_tracked) == 3
-    train(net, images[:16], labels[:16], PLAN.model_copy(update={"batch_size": 6}))
+    Trainer(net, images[:16], labels[:16], PLAN.model_copy(update={"batch_size": 6})).run()
     assert int(net[2].num_batches_tracked) == 3 + 3 * 3  # 6, 6 and 4 images
 
 
@@ -118,7 +119,7 @@ def test_zeros_stay_exactly_zero_and_the_rest_learns() -> None:
     constraint = ColumnProportional(4, rows=16)
     dense = [layer.module.weight.detach().clone() for layer in layers]
     stem = net[0].weight.detach().clone()
-    prune_one_shot(net, layers, constraint, images, labels, PLAN)
+    Trainer(net, images, labels, PLAN, HeldZeros(layers, [constraint] * len(layers))).run()
     assert violations(layers, constraint) == 0
     for layer, weight in zip(layers, dense, strict=True):
         pattern = constraint.project(weight) != 0
@@ -135,9 +136,9 @@ def test_without_the_mask_zeros_would_not_stay() -> None:
     layers = prunable_layers(net)
     with torch.no_grad():
         layers[0].module.weight[0] = 0
-    assert int(zeros_of(layers)[0][1].sum()) == 4 * 9
-    train(net, images, labels, PLAN)
-    assert int(zeros_of(layers)[0][1].sum()) == 0
+    assert int((layers[0].module.weight == 0).sum()) == 4 * 9
+    Trainer(net, images, labels, PLAN).run()
+    assert int((layers[0].module.weight == 0).sum()) == 0
 
 
 def test_a_loss_that_diverges_stops_and_keeps_the_last_good_weights() -> None:
@@ -150,7 +151,7 @@ def test_a_loss_that_diverges_stops_and_keeps_the_last_good_weights() -> None:
             images[7] = torch.nan
 
     with pytest.raises(BitlineError, match=r"not finite in epoch 3 of 5 .*; the weights of epoch 2 are kept"):
-        train(net, images, labels, TrainingPlan(epochs=5, learning_rate=0.01, batch_size=16), progress=progress)
+        Trainer(net, images, labels, TrainingPlan(epochs=5, learning_rate=0.01, batch_size=16)).run(progress)
     assert len(kept) == 2
     for key, tensor in net.state_dict().items():
         assert torch.equal(tensor, kept[1][key]), key
@@ -184,7 +185,23 @@ def test_shifts_move_whole_images_and_repeat_edges() -> None:
 )
 def test_data_that_do_not_fit(images: torch.Tensor, labels: torch.Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        train(_net(), images, labels, PLAN)
+        Trainer(_net(), images, labels, PLAN).run()
+
+
+@pytest.mark.parametrize("plan", [PLAN, PLAN.model_copy(update={"shift": 0, "flip": True})])
+def test_bytes_normalised_in_batches_train_the_same_network(plan: TrainingPlan) -> None:
+    images, labels = _images()
+    stored = (images * 100).to(torch.uint8)
+    normalisation = Normalisation(name="custom", mean=(0.4914,), std=(0.2023,), scale="unit")
+
+    def normalise(values: torch.Tensor) -> torch.Tensor:
+        return normalisation.apply(values.to(torch.float32), 255.0)
+
+    whole, batched = _net(), _net()
+    Trainer(whole, normalise(stored), labels, plan).run()
+    Trainer(batched, stored, labels, plan, normalise=normalise).run()
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, batched.state_dict()[key]), key
 
 
 def test_top1_by_hand() -> None:
