@@ -16,7 +16,7 @@ from bitline.crossbar.certificate import certify_layers
 from bitline.crossbar.engines import Crossbars
 from bitline.hardware import Hardware, load_hardware
 from bitline.layers import LayerKind, MatrixLayer, Operation, OperationKind
-from bitline.pruning.structured import project_bcr
+from bitline.pruning.blocks import project_bcr
 
 TINYADC = load_hardware("tinyadc")  # 128 rows; 4 slices x 2 signs: 16 outputs a crossbar
 

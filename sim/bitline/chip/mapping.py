@@ -77,12 +77,12 @@ class WeightFacts:
     """Crossbars, after those rows and columns are gone, that would hold zero weights only."""
     passes: int
     """Passes over the input digits: 2 for signed inputs with several bits a cycle, else 1."""
+    blocks: BlockLayout | None = None
+    """Another layout of the same weights, to be used instead: zero rows or columns squeezed out block by block."""
     turns: int = 1
     """Turns in which a crossbar's rows are driven: its fragments in a polarised mapping."""
     tile_columns: tuple[tuple[int, ...], ...] | None = None
     """Physical columns of each group's row tiles, where they are not the encoding's; rows and columns all stay then."""
-    blocks: BlockLayout | None = None
-    """Another layout of the same weights, to be used instead: zero rows or columns squeezed out block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +110,14 @@ class LayerMapping:
     cells: int
     """Cells that hold a weight's digit, in the crossbars that are built and dropped together."""
     input_passes: int
-    turns: int = 1
-    """Turns in which a crossbar's rows are driven."""
     squeezed: str | None = None
     """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
     index_bits: int = 0
     """Bits of the index tables that this needs."""
     separate_rows: int | None = None
     """Inputs fetched for one input vector where column groups do not share theirs."""
+    turns: int = 1
+    """Turns in which a crossbar's rows are driven."""
 
     @property
     def live_rows(self) -> int:
