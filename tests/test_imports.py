@@ -29,7 +29,7 @@ ALLOWED = {
 }
 FORBIDDEN = {
     "torch": {"errors", "hardware", "chip_description", "layers", "crossbar", "chip", "report", "cli"},
-    "numba": {"errors", "hardware", "chip_description", "layers", "chip", "network", "data", "pruning", "report"},
+    "numba": {"errors", "hardware", "chip_description", "layers", "chip", "network", "data", "report"},
     "matplotlib": {
         "errors",
         "hardware",
