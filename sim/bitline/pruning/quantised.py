@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bitline.pruning.layers import PrunableLayer
 from bitline.pruning.training import Phase
 from bitline.pruning.value_bit import Grid, ValueBit
 
 __all__ = ["QuantisedRetraining"]
-
-_EVERY = 4
-"""Steps between projections. A projection costs as much as a small network's step; in between, the gradients of the
-same projected weights move the dense ones, as in a larger batch."""
 
 
 class QuantisedRetraining(Phase):
@@ -41,53 +36,43 @@ class QuantisedRetraining(Phase):
         self.layers, self.constraints = tuple(layers), tuple(constraints)
         self.dense = [layer.module.weight.detach().clone() for layer in self.layers]
         self.grids: list[Grid] = []
-        self.projected: list[Tensor] = []
-        self._steps = 0
         for layer, constraint, dense in zip(self.layers, self.constraints, self.dense, strict=True):
             weight, grid = constraint.fit(dense, layer.groups)
             self.grids.append(grid)
-            self.projected.append(weight)
-        self._put(self.projected)
+            with torch.no_grad():
+                layer.module.weight.copy_(weight)
 
+    @torch.no_grad()
     def add_gradients(self) -> None:
         """Put the dense weights in place; the gradients are those at the projected ones."""
-        self._put(self.dense)
+        for layer, dense in zip(self.layers, self.dense, strict=True):
+            layer.module.weight.copy_(dense)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Take the moved dense weights away, and put projected ones in their place."""
-        self._steps += 1
         for i, (layer, constraint) in enumerate(zip(self.layers, self.constraints, strict=True)):
             self.dense[i].copy_(layer.module.weight)
-            if self._steps % _EVERY == 0:
-                self.projected[i], self.grids[i] = constraint.fit(self.dense[i], layer.groups, self.grids[i])
-        self._put(self.projected)
+            projected, self.grids[i] = constraint.fit(self.dense[i], layer.groups, self.grids[i])
+            layer.module.weight.copy_(projected)
 
     def distance(self) -> float:
         """0: the network's weights are in their sets."""
         return 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The dense weights, the grids and the number of steps; the network holds the projected weights."""
+        """The dense weights and the grids; the network holds the projected weights."""
         return {
             "dense": self.dense,
             "scales": [torch.from_numpy(grid.scale) for grid in self.grids],
             "prices": [torch.from_numpy(grid.prices) for grid in self.grids],
-            "steps": self._steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`, the network's weights being those of the same moment."""
         weights = [layer.module.weight for layer in self.layers]
         self.dense = [dense.to(weight.device) for dense, weight in zip(state["dense"], weights, strict=True)]
-        self.projected = [weight.detach().clone() for weight in weights]
         self.grids = [
             Grid(scale=scale.numpy(), prices=prices.numpy())
             for scale, prices in zip(state["scales"], state["prices"], strict=True)
         ]
-        self._steps = state["steps"]
-
-    @torch.no_grad()
-    def _put(self, weights: Sequence[Tensor]) -> None:
-        for layer, weight in zip(self.layers, weights, strict=True):
-            layer.module.weight.copy_(weight)
