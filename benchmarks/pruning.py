@@ -30,7 +30,7 @@ def run() -> dict[str, Any]:
     torch.manual_seed(0)
     return {
         "threads": torch.get_num_threads(),
-        "projection_resnet18": {method: _projection(method) for method in METHODS},
+        "projection_resnet18": {method: _projection(method) for method in METHODS if method != "value_bit"},
         "step_resnet20_batch128": _steps("resnet20_b", 128),
         "epoch_resnet20_1024_images": _epochs("resnet20_b", 1024),
     }

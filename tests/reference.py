@@ -468,3 +468,38 @@ def searched_matmul(x: Any, w: Any, hw: Any, adc: Adc, search: Any, signed_input
                         code = full * unit_code - code
                     y[m, column.output] += column.sign * weight * 2 ** (hw.cell_bits * column.slice) * code
     return y, comparisons
+
+
+def level_digits(code: int, cell_bits: int, slices: int) -> tuple[int, ...]:
+    """The levels of a magnitude's cells, least significant first."""
+    return tuple(code // 2 ** (cell_bits * number) % 2**cell_bits for number in range(slices))
+
+
+def priced_choice(target: float, prices: Any, cell_bits: int, high: int) -> tuple[int, float]:
+    """The code with the least squared distance plus price of its levels, and that least, by trying all."""
+
+    def priced(code: int) -> float:
+        digits = level_digits(code, cell_bits, len(prices))
+        return (target - code) ** 2 + sum(float(p) * d for p, d in zip(prices, digits, strict=True))
+
+    code = min(range(high + 1), key=priced)
+    return code, priced(code)
+
+
+def least_level_cost(targets: Any, budgets: tuple[int, ...], cell_bits: int, high: int) -> float:
+    """The least sum of squared distances of codes whose levels keep one budget a slice: every way of using them.
+
+    Row by row, of all ways to the same levels used the cheapest is kept, which loses none that could be best.
+    """
+    codes = [(code, level_digits(code, cell_bits, len(budgets))) for code in range(high + 1)]
+    costs = {(0,) * len(budgets): 0.0}
+    for target in targets:
+        found: dict[tuple[int, ...], float] = {}
+        for used, cost in costs.items():
+            for code, digits in codes:
+                then = tuple(u + d for u, d in zip(used, digits, strict=True))
+                if all(u <= b for u, b in zip(then, budgets, strict=True)):
+                    least = cost + (float(target) - code) ** 2
+                    found[then] = min(least, found.get(then, least))
+        costs = found
+    return min(costs.values())

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bitline
 from bitline.certification import certify_checkpoint
 from bitline.crossbar.engines import Crossbars
 from bitline.network.conversion import matrix_layers
+from bitline.network.quantisation import quantise_weights
 from bitline.preparation import load_network
+from bitline.pruning.adc_fit import AdcFit
+from bitline.pruning.bitlevel import project_levels
+from bitline.pruning.layers import prunable_layers, weight_matrices
+from bitline.pruning.value_bit import ValueBit
 from bitline.simulation import verify
 
 pytestmark = pytest.mark.realdata
@@ -151,3 +157,21 @@ def test_mnist_lstm_runs_whole_on_crossbars(shared_data: Path) -> None:
     assert abs(report["accuracy"]["float_top1"] - report["accuracy"]["simulated_top1"]) <= 3 / 256
     # a turn of 8 input cycles, 6 of pipeline and 3 of gates, 28 times, at 100 ns
     assert report["performance"]["images_per_s"] == pytest.approx(1e9 / (28 * 17 * 100))
+
+
+def test_value_and_bit_pruning_is_nearer_than_removing_weights(shared_data: Path) -> None:
+    # A late layer of the real ResNet-20: the whole network's figures are in docs/bit_level.md.
+    module = load_network(shared_data / "checkpoints" / "cifar10" / "resnet20-12fca82f.th")[2].module
+    layer = next(layer for layer in prunable_layers(module) if layer.name == "layer3.0.conv1")
+    weight = layer.module.weight.detach()
+    (real,) = weight_matrices(weight).astype(np.float64)
+    for limit, ratio in ((3, 0.9), (7, 0.8), (15, 0.65)):
+        scale = np.abs(real).max(axis=0) / 127
+        found = project_levels(real / scale, 128, limit, cell_bits=2, slices=4, high=127)
+        assert (found.bound <= found.cost).all()
+        assert found.cost.sum() <= 1.01 * found.bound.sum()
+        fitted = ValueBit(limit=limit).project(weight)
+        whole = AdcFit(limit=limit, nonzeros=128).project(weight)
+        assert float((fitted - weight).norm()) <= ratio * float((whole - weight).norm())
+        (codes,) = quantise_weights(weight_matrices(fitted).astype(np.float64), 8)[0]
+        assert bitline.certify(codes, bitline.load_hardware("tinyadc")).bits == limit.bit_length()

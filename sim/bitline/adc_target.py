@@ -28,7 +28,9 @@ from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import MatrixLayer
 from bitline.network.conversion import matrix_layers
 from bitline.pruning.adc_fit import AdcFit, fitting_mask
+from bitline.pruning.constraints import ConstraintSet
 from bitline.pruning.layers import PrunableLayer, weight_from_matrices, weight_matrices
+from bitline.pruning.value_bit import ValueBit
 
 __all__ = ["AdcTarget", "fit_adc", "plan_adc_target"]
 
@@ -41,19 +43,25 @@ class AdcTarget:
 
     name: str
     nonzeros: int
-    """Most non-zeros of a column of a row tile, ``l``, when every column keeps what fits."""
+    """Most non-zeros of a column of a row tile, ``l``, when every column keeps what fits; ``value_bit``: of the dense
+    weights' projection, and training may keep more."""
     uniform_nonzeros: int
     """The largest ``l`` that every column could keep; 0 where one column does not even hold its largest weight."""
     kept: float
     """Share of the layer's weights that stays, 0..1."""
     limit: int
     """Largest sum of levels a column may have."""
+    bit_level: bool
+    """Cells may be lowered one by one (``value_bit``); otherwise whole weights go."""
 
-    def constraint(self, hw: Hardware, share: float = 1.0) -> AdcFit:
+    def constraint(self, hw: Hardware, share: float = 1.0) -> ConstraintSet:
         """The constraint set; below share 1 an easier one."""
         whole = hw.rows * hw.max_level
+        limit = self.limit + round((1 - share) * (whole - self.limit))
+        if self.bit_level:
+            return ValueBit(limit=limit, rows=hw.rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
         return AdcFit(
-            limit=self.limit + round((1 - share) * (whole - self.limit)),
+            limit=limit,
             nonzeros=self.nonzeros + round((1 - share) * (hw.rows - self.nonzeros)),
             rows=hw.rows,
             weight_bits=hw.weight_bits,
@@ -62,7 +70,7 @@ class AdcTarget:
 
 
 def plan_adc_target(
-    module: nn.Module, layers: Sequence[PrunableLayer], hw: Hardware, bits: int
+    module: nn.Module, layers: Sequence[PrunableLayer], hw: Hardware, bits: int, *, bit_level: bool = False
 ) -> dict[str, AdcTarget]:
     """What every layer may keep so that its proven resolution is at most ``bits``, from the dense weights.
 
@@ -80,7 +88,11 @@ def plan_adc_target(
         matrix = matrices[layer.name]
         limit = _limit(hw, bits, matrix.signed_inputs)
         weights = weight_matrices(layer.module.weight, layer.groups)
-        masks = [_mask(w, c, hw, limit) for w, c in zip(weights, matrix.codes, strict=True)]
+        if bit_level:
+            fitted = ValueBit(limit=limit, rows=hw.rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
+            masks = list(weight_matrices(fitted.project(layer.module.weight, layer.groups), layer.groups) != 0)
+        else:
+            masks = [_mask(w, c, hw, limit) for w, c in zip(weights, matrix.codes, strict=True)]
         tiles = np.arange(0, weights.shape[1], hw.rows)
         most = max(
             int(np.add.reduceat(mask & (w != 0), tiles, axis=0).max()) for mask, w in zip(masks, weights, strict=True)
@@ -91,6 +103,7 @@ def plan_adc_target(
             uniform_nonzeros=_largest_uniform(weights, matrix, hw, bits),
             kept=float(np.mean(np.stack(masks) & (weights != 0))),
             limit=limit,
+            bit_level=bit_level,
         )
     return targets
 

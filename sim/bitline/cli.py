@@ -187,14 +187,16 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="YAML", help="recipe; other options replace its fields")
     parser.add_argument("--resume", action="store_true", help="go on from FILE.state exactly where the run stopped")
     parser.add_argument(
-        "--method", metavar="SET", help="cp (default), filter, filter_shape, combined, unstructured or bcr"
+        "--method", metavar="SET", help="cp (default), filter, filter_shape, combined, unstructured, bcr or value_bit"
     )
     parser.add_argument("--rate", type=float, metavar="R", help="pruning rate of every layer")
     parser.add_argument(
         "--kind-rate", type=_named_rate, action="append", metavar="KIND=R", help="of conv1d, conv2d or linear layers"
     )
     parser.add_argument("--layer-rate", type=_named_rate, action="append", metavar="NAME=R", help="of one layer")
-    parser.add_argument("--adc-bits", type=_whole, metavar="N", help="proven ADC bits to reach, instead of a rate")
+    parser.add_argument(
+        "--adc-bits", type=_whole, metavar="N", help="proven ADC bits to reach, instead of a rate (cp, value_bit)"
+    )
     parser.add_argument("--shape-rate", type=float, metavar="R", help="combined: rows over rows kept (2)")
     parser.add_argument("--filter-rate", type=float, metavar="R", help="combined: filters over filters kept (1)")
     parser.add_argument("--exempt", action="append", metavar="NAME", help="leave this layer dense, beside the first")

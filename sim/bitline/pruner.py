@@ -35,6 +35,7 @@ from bitline.pruning.constraints import ColumnProportional, ConstraintSet, relat
 from bitline.pruning.layers import PrunableLayer, prunable_layers, weight_matrices
 from bitline.pruning.plan import PruneRecipe, eased_constraints, layer_kind, layer_rates
 from bitline.pruning.projections import nonzeros_per_column
+from bitline.pruning.quantised import QuantisedRetraining
 from bitline.pruning.recipe import read_fields, validated
 from bitline.pruning.saving import checkpoint_bytes
 from bitline.pruning.solvers import plan_phases
@@ -242,8 +243,13 @@ def _constraints(
     layers = prunable_layers(module, exempt_first=plan.pruning.exempt_first, exempt=set(plan.pruning.exempt))
     targets: dict[str, AdcTarget] = {}
     if plan.pruning.adc_bits is not None:
-        targets = plan_adc_target(module, layers, hw, plan.pruning.adc_bits)
-        rates = {name: _rate_of(target.nonzeros, hw.rows) for name, target in targets.items()}
+        bit_level = plan.pruning.method == "value_bit"
+        targets = plan_adc_target(module, layers, hw, plan.pruning.adc_bits, bit_level=bit_level)
+        # Of the value-level zeros, where it is not the number of non-zeros that is bounded.
+        rates = {
+            name: 1 / max(target.kept, 1e-9) if bit_level else _rate_of(target.nonzeros, hw.rows)
+            for name, target in targets.items()
+        }
 
         def eased(share: float) -> list[ConstraintSet]:
             return [targets[layer.name].constraint(hw, share) for layer in layers]
@@ -325,6 +331,7 @@ def _train(
         solver_epochs=pruning.solver_epochs,
         retrain_rate=pruning.retrain_learning_rate,
         admm=pruning.admm,
+        last=QuantisedRetraining if pruning.method == "value_bit" else None,
     )
     constraints = tuple(eased(1.0))
     history: list[dict[str, Any]] = [] if state is None else state["history"]
@@ -527,7 +534,9 @@ def _checked(
     layers = [saved_layers[layer.name] for layer in dense]
     # The ADC's constraint is checked by the certificate, which folds batch norm; here the rates that came of it.
     constraints: Sequence[ConstraintSet] = (
-        [ColumnProportional(rates[layer.name], hw.rows) for layer in layers] if targets else eased(1.0)
+        [ColumnProportional(rates[layer.name], hw.rows) for layer in layers]
+        if targets and plan.pruning.method == "cp"
+        else eased(1.0)
     )
     excess = violations(layers, constraints)
     if excess:

@@ -29,7 +29,7 @@ from bitline.pruning.training import TrainingPlan
 
 __all__ = ["KINDS", "METHODS", "PruneRecipe", "Pruning", "Schedule", "eased_constraints", "layer_kind", "layer_rates"]
 
-METHODS = ("cp", "filter", "filter_shape", "combined", "unstructured", "bcr")
+METHODS = ("cp", "filter", "filter_shape", "combined", "unstructured", "bcr", "value_bit")
 """Constraint sets by name."""
 
 KINDS = ("conv1d", "conv2d", "linear")
@@ -54,7 +54,7 @@ class Pruning(BaseModel):
 
     model_config = _MODEL
 
-    method: Literal["cp", "filter", "filter_shape", "combined", "unstructured", "bcr"] = "cp"
+    method: Literal["cp", "filter", "filter_shape", "combined", "unstructured", "bcr", "value_bit"] = "cp"
     """Constraint set."""
 
     rate: _Rate | None = None
@@ -68,7 +68,7 @@ class Pruning(BaseModel):
     """Rates of layers by name, instead of the others."""
 
     adc_bits: Annotated[int, Field(ge=1, le=16)] | None = None
-    """Proven ADC bits to reach, instead of rates (``cp`` only)."""
+    """Proven ADC bits to reach, instead of rates (``cp`` and ``value_bit``, which has no rates)."""
 
     shape_rate: _Rate = 2.0
     """``combined``: rows over rows kept, before CP."""
@@ -102,8 +102,10 @@ class Pruning(BaseModel):
         rates = self.rate is not None or bool(self.kind_rates) or bool(self.layer_rates)
         if self.adc_bits is not None and rates:
             raise ValueError("adc_bits and rates exclude each other")
-        if self.adc_bits is not None and self.method != "cp":
-            raise ValueError(f"adc_bits needs method: cp, got {self.method}")
+        if self.adc_bits is not None and self.method not in ("cp", "value_bit"):
+            raise ValueError(f"adc_bits needs method: cp or value_bit, got {self.method}")
+        if self.method == "value_bit" and rates:
+            raise ValueError("value_bit needs adc_bits, not rates")
         if self.adc_bits is None and not rates:
             raise ValueError("a rate or adc_bits is needed")
         return self

@@ -146,6 +146,7 @@ def plan_phases(
     solver_epochs: int | None = None,
     retrain_rate: float | None = None,
     admm: AdmmPlan | None = None,
+    last: Callable[[Sequence[PrunableLayer], Sequence[Any]], Phase] | None = None,
 ) -> list[PlannedPhase]:
     """Cut a budget of epochs into the phases of a solver.
 
@@ -162,6 +163,8 @@ def plan_phases(
     retrain_rate : float, optional
         First learning rate of the masked retraining; by default the plan's.
     admm : AdmmPlan, optional
+    last : callable, optional
+        Makes the phase of retraining from the layers and their constraints; :class:`HeldZeros` by default.
 
     Raises
     ------
@@ -192,7 +195,7 @@ def plan_phases(
         "seed": plan.seed + (1 if first else 0),
     }
     retrain = plan.model_copy(update=changes)
-    phases.append(PlannedPhase(name="retrain", plan=retrain, begin=lambda: HeldZeros(layers, constraints)))
+    phases.append(PlannedPhase(name="retrain", plan=retrain, begin=lambda: (last or HeldZeros)(layers, constraints)))
     return phases
 
 
