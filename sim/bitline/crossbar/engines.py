@@ -267,6 +267,15 @@ class Crossbars:
             else max((part.max_column_sum or 0 for part in parts), default=0),
         )
 
+    @cached_property
+    def lossless(self) -> bool:
+        """Whether no input saturates any column: every conversion is transparent."""
+        return not any(self._refuted)
+
+    def conversions(self, vectors: int) -> int:
+        """Conversions the hardware performs for this many input vectors, whatever computes them."""
+        return sum(matrix.conversions(vectors, self.signed_inputs) for matrix in self._matrices)
+
     def convolves(self, vectors: int) -> bool:
         """Whether :meth:`convolve` is there for this design and this many input vectors."""
         return vectors >= LEAST_BITSLICED and all(matrix.can_bitslice for matrix in self._matrices)
