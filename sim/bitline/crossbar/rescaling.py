@@ -1,7 +1,7 @@
 """Numba kernels between real activations and integer codes: one pass each way, the margins of a convolution included.
 
 Everything is float64 with one documented order of operations, the one of ``network.quantisation``, their readable twin:
-equal integers give equal floats bit for bit. They release the interpreter, so that several threads may run them at once.
+equal integers give equal floats bit for bit. They release the interpreter, so several threads may run them at once.
 """
 
 from __future__ import annotations

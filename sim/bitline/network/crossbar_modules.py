@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -102,6 +102,7 @@ class MatrixRunner:
         """Hold the same codes in other crossbars."""
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
+        self.__dict__.pop("_dense_convolution", None)  # other columns are proven
 
     @cached_property
     def _exact(self) -> IntegerMatrices:
@@ -118,9 +119,10 @@ class MatrixRunner:
     @cached_property
     def _dense_convolution(self) -> DenseConvolution | None:
         code_range = self.hw.input_range(self.layer.signed_inputs)
-        if not DenseConvolution.supports(self.layer.codes, self.layer.window, code_range):
+        codes = self.crossbars.proven
+        if not DenseConvolution.supports(codes, self.layer.window, code_range):
             return None
-        return DenseConvolution(self.layer.codes, self.layer.window, code_range, in_bytes=bytes_are_exact())
+        return DenseConvolution(codes, self.layer.window, code_range, in_bytes=bytes_are_exact())
 
     @property
     def dense(self) -> DenseConvolution | IntegerConvolution | None:
@@ -142,7 +144,7 @@ class MatrixRunner:
     @property
     def _records(self) -> bool:
         """Whether a trace still wants input vectors."""
-        return sum(part.shape[0] for part in self._trace) < self.max_trace_vectors
+        return sum(len(part) for part in self._trace) < self.max_trace_vectors
 
     @property
     def trace(self) -> LayerTrace | None:
@@ -165,15 +167,27 @@ class MatrixRunner:
     @property
     def reads_images(self) -> bool:
         """Whether receptive fields are read from the images instead of being copied into a matrix."""
-        return self.engine is NetworkEngine.BITSERIAL and not self.histograms and not self._records
+        recorded = self._records or (self.histograms and self.engine is NetworkEngine.BITSERIAL)
+        return self.engine is not NetworkEngine.EXACT and not recorded
 
     def convolve(self, x: NDArray[np.integer[Any]], window: Window, lines: slice, width: int) -> NDArray[np.int64]:
         """Multiply the receptive fields of some output lines of padded codes (n, C, H, W), and count."""
         vectors = x.shape[0] * (lines.stop - lines.start) * width
         if not (self.reads_images and self.crossbars.convolves(vectors)):
             return self.multiply(patches(x, window, lines, width))
+        if self.engine is NetworkEngine.CERTIFIED and not self.crossbars.bitserial_is_cheaper:
+            dense = self._dense_convolution
+            if dense is None:
+                return self.multiply(patches(x, window, lines, width))
+            self.counters.vectors += vectors
+            refuted = self._counted(self.crossbars.convolve(x, window, lines, width, refuted=True))
+            proven = dense.multiply(_lines_last(x, window, lines, dense)) + dense.offset
+            return np.add(refuted, proven.astype(np.int64))
         self.counters.vectors += vectors
-        return self._counted(self.crossbars.convolve(x, window, lines, width))
+        product = self.crossbars.convolve(x, window, lines, width)
+        if self.engine is NetworkEngine.CERTIFIED:
+            product = replace(product, max_column_sum=None)
+        return self._counted(product)
 
     def multiply(self, x: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Multiply codes (M, groups * rows) by the weights with the engine that is set, and count."""
@@ -364,6 +378,16 @@ class CrossbarModule(nn.Module):
     def _check(self, finite: bool) -> None:
         if not finite:
             raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
+
+
+def _lines_last(x: NDArray[Any], window: Window, lines: slice, dense: DenseConvolution) -> NDArray[Any]:
+    """What some output lines read of padded codes (n, C, H, W), as a dense convolution wants it."""
+    stop = (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    read = x[:, :, lines.start * window.stride[0] : stop].transpose(0, 2, 3, 1)
+    if dense.in_bytes:
+        # modulo 256: from two's complement to unsigned
+        return np.asarray(np.add(read.view(np.uint8), np.uint8(dense.zero), order="C"))
+    return np.asarray(np.add(read, np.float32(dense.zero), dtype=np.float32, order="C"))
 
 
 def as_images(

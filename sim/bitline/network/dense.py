@@ -42,9 +42,9 @@ class DenseConvolution:
     """A convolution of integer codes as float32 sums that are exact integers.
 
     The products are those of 8-bit integers, summed in 32 bits (``in_bytes``), or of float32 numbers; oneDNN does both,
-    by the direct algorithm (a sum of products; torch never asks for Winograd's, which rounds). With 8-bit integers no sum
-    overflows and only the result becomes a float32 number; with float32 every partial sum, in whatever order and with
-    or without fused multiply-add, is an integer. In both cases ``B = max code * max_n sum_k |w[k, n]|`` bounds its
+    by the direct algorithm (a sum of products; torch never asks for Winograd's, which rounds). With 8-bit integers no
+    sum overflows and only the result becomes a float32 number; with float32 every partial sum, in whatever order and
+    with or without fused multiply-add, is an integer. In both cases ``B = max code * max_n sum_k |w[k, n]|`` bounds its
     magnitude, and up to ``2^24`` all integers are float32 numbers, so nothing rounds. Where B is larger, the input
     channels are cut into runs for each of which it is not, and the runs are added in float64. Where torch was told to
     do float32 products with shorter numbers (bfloat16 has 8 significant bits), codes of 8 bits still fit.
@@ -92,7 +92,7 @@ class DenseConvolution:
         if high - low > 255 or codes.size == 0 or int(codes.min()) < -128 or int(codes.max()) > 127:
             return False
         area = window.kernel[0] * window.kernel[1]
-        return area * 128 * 255 <= FLOAT32_INTEGERS and torch.backends.mkldnn.is_available()
+        return area * 128 * 255 <= FLOAT32_INTEGERS and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
     def multiply(self, x: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Multiply the receptive fields of images.
@@ -156,7 +156,7 @@ class DenseConvolution:
 
 
 def _runs(sums: NDArray[np.integer[Any]], largest_code: int) -> list[int]:
-    """Ends of runs of channels, as long as the bound allows; ``sums`` (G, channels, N) are of the weights' magnitudes."""
+    """Ends of runs of channels, as long as the bound allows; ``sums`` (G, channels, N) of the weights' magnitudes."""
     ends, total = [], np.zeros_like(sums[:, 0], np.int64)
     for channel in range(sums.shape[1]):
         total = total + sums[:, channel]

@@ -78,7 +78,7 @@ class IntegerConvolution:
     zero = 0
 
     def __init__(self, w: NDArray[np.integer[Any]], max_input: int, window: Window) -> None:
-        groups, rows, columns = w.shape
+        groups, _, columns = w.shape
         kernels = w.transpose(0, 2, 1).reshape(groups * columns, -1, *window.kernel)
         self._w = torch.from_numpy(np.ascontiguousarray(kernels, np.float32))
         self._window, self._groups = window, groups
@@ -89,7 +89,8 @@ class IntegerConvolution:
         """Whether the product is exact, and torch has oneDNN."""
         bound = max_input * int(np.abs(w).sum(axis=1, dtype=np.int64).max(initial=0))
         short = max_input < _SIGNIFICANT and int(np.abs(w).max(initial=0)) < _SIGNIFICANT
-        return w.size > 0 and short and bound < 1 << 24 and torch.backends.mkldnn.is_available()
+        one_dnn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        return w.size > 0 and short and bound < 1 << 24 and one_dnn
 
     def multiply(self, x: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Products (n * height * width, G * N) float32 of codes (n, H, W, G * channels) float32, margins included."""

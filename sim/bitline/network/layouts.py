@@ -20,8 +20,8 @@ __all__ = ["keep_channels_last"]
 
 _MODULES = (CrossbarModule, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.MaxPool2d)
 _FUNCTIONS = {
-    operator.add, operator.iadd, operator.sub, operator.mul, operator.getitem, torch.add, torch.sub, torch.mul, torch.cat,
-    torch.relu, F.relu, F.relu6, F.hardtanh, F.leaky_relu, F.max_pool2d,
+    operator.add, operator.iadd, operator.sub, operator.mul, operator.getitem, torch.add, torch.sub, torch.mul,
+    torch.cat, torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.hardtanh, F.leaky_relu, F.max_pool2d,
 }  # fmt: skip
 _METHODS = {"add", "add_", "relu", "relu_"}
 _SHAPES = {"size", "dim"}

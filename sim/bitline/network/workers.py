@@ -19,8 +19,8 @@ _Part = TypeVar("_Part")
 def each(work: Callable[[_Part], None], parts: Sequence[_Part]) -> None:
     """Call ``work`` for every part, on as many threads as torch may use; raises what the first failing part raised.
 
-    A part's torch operations run on its own thread alone. Parts that share no data stay in a core's cache from their first
-    operation to their last, and no operation waits for the threads of the one before.
+    A part's torch operations run on its own thread alone. A part stays in a core's cache from its first operation to
+    its last, and no operation waits for the threads of the one before.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) < 2:
