@@ -182,7 +182,7 @@ class MatrixRunner:
             self.counters.vectors += vectors
             refuted = self._counted(self.crossbars.convolve(x, window, lines, width, refuted=True))
             proven = dense.multiply(_lines_last(x, window, lines, dense)) + dense.offset
-            return np.add(refuted, proven.astype(np.int64))
+            return np.asarray(refuted + proven.astype(np.int64), np.int64)
         self.counters.vectors += vectors
         product = self.crossbars.convolve(x, window, lines, width)
         if self.engine is NetworkEngine.CERTIFIED:
