@@ -13,11 +13,22 @@ from hypothesis import strategies as st
 
 import reference as twin
 from bitline import load_hardware, matmul
+from bitline.crossbar import engines
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars, exact_product
+from bitline.crossbar.exact import ExactMatrix
 from bitline.errors import BitlineError, ConfigError, RangeError, ShapeError
 from bitline.hardware import Hardware
 from strategies import SMALL, Problem, examples, hardware, problems
+
+
+@pytest.fixture(autouse=True, scope="module")
+def always_split() -> Any:
+    """Refuted columns apart from proven ones, however many; tests/network/test_dense.py lets the costs decide too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_NANOSECONDS_PER_MAC", -1e9)
+        yield
+
 
 ENCODINGS = [("differential", "digital"), ("differential", "analog"), ("offset", "digital"), ("offset_flip", "digital")]
 
@@ -392,6 +403,39 @@ def test_exact_product_is_exact_beyond_float() -> None:
     x[1, 0] = 1
     expected = [[600 * 65535 * -32767] * 2, [(599 * 65535 + 1) * -32767] * 2]
     np.testing.assert_array_equal(exact_product(x, w), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weight", "largest", "parts", "dtype"),
+    [
+        (518, 127, 255, 1, np.float32),  # 518 * 127 * 255 = 16 775 430 <= 2^24 = 16 777 216
+        (519, 127, 255, 2, np.float32),
+        (1152, 127, 255, 3, np.float32),
+        (600, 32767, 65535, 1, np.float64),
+        (4, 2**31 - 1, 2**20, 1, np.float64),  # 2^53 - 2^22
+        (5, 2**31 - 1, 2**20, 1, np.int64),
+    ],
+)
+def test_exact_matrix_picks_what_cannot_round(rows: int, weight: int, largest: int, parts: int, dtype: Any) -> None:
+    """Sums of odd terms at and beyond each bound."""
+    w = np.full((rows, 2), weight, np.int64)
+    w[:, 1] *= -1
+    w[0, 0] -= 2
+    matrix = ExactMatrix(w, largest)
+    assert [part.dtype for _, part in matrix._parts] == [dtype] * parts
+    x = np.full((2, rows), largest)
+    x[1, 0] = 1
+    expected = [[sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in w.T] for row in x]
+    assert matrix.multiply(x).tolist() == expected
+
+
+def test_refuted_digits_are_split_from_proven_ones() -> None:
+    """Two weights of 5 = 1 + 4 * 1 and one of 3: slice 0 sums to 5, slice 1 to 2. At 2 bits only slice 0 is refuted."""
+    w = np.array([[5, 1], [5, 0], [3, -2]])
+    crossbars = Crossbars(w, tiny(weight_bits=5, adc_bits=2))
+    np.testing.assert_array_equal(crossbars.proven, [[[4, 1], [4, 0], [0, -2]]])
+    assert not crossbars.lossless
+    assert Crossbars(w, tiny(weight_bits=5, adc_bits=3)).lossless
 
 
 # ---- empty and impossible inputs ---------------------------------------------------------------------------------

@@ -142,8 +142,8 @@ BREAKAGES = [
     Breakage(
         "last short tile dropped",
         ENGINES,
-        "for tile, lossless in enumerate(self._lossless[g]):",
-        "for tile, lossless in enumerate(self._lossless[g][: matrix.w.shape[0] // hw.rows]):",
+        "for first in range(0, codes.shape[0], hw.rows)]",
+        "for first in range(0, codes.shape[0] - hw.rows + 1, hw.rows)]",
         (MATMUL,),
     ),
     Breakage("certified: saturations not counted", ENGINES, "saturations += share.saturations", "pass", (MATMUL,)),
@@ -156,6 +156,10 @@ BREAKAGES = [
         (MATMUL,),
     ),
     Breakage("float32 product past its exact range", EXACT, "bound <= 1 << 24", "bound <= 1 << 40", (MATMUL,)),
+    Breakage(
+        "float32 runs too long", EXACT, "total.max(initial=0)) > 1 << 24", "total.max(initial=0)) > 1 << 26", (MATMUL,)
+    ),
+    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (MATMUL,)),
     # encoding
     Breakage(
         "flip at exactly half",

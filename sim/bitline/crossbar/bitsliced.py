@@ -189,11 +189,13 @@ def _gather(x, channel, row_offset, column_offset, stride, height, width, first,
 
 @njit(cache=True)
 def _pack_tile(
-    x, channel, kernel, stride, dilation, row, height, width, first, last, first_row, last_row, inputs, codes
+    x, channel, kernel, stride, dilation, row, height, width, first, last, used, first_row, last_row, inputs, codes
 ):
     """Bit planes (digits, rows + 1, 8) of what rows first_row .. last_row - 1 of the matrix meet in a block."""
     area = kernel[0] * kernel[1]
     for k in range(first_row, last_row):
+        if not used[k]:
+            continue  # no cell of this row holds anything
         i, j = (k % area) // kernel[1], k % kernel[1]
         row_offset, column_offset = row * stride[0] + i * dilation[0], j * dilation[1]
         _gather(x, channel + k // area, row_offset, column_offset, stride, height, width, first, last, codes)
@@ -216,6 +218,7 @@ def _convert_block(
     last,
     row_count,
     rows,
+    used,
     members,
     starts,
     s_max,
@@ -251,7 +254,21 @@ def _convert_block(
         first_row = tile * rows
         last_row = min(row_count, first_row + rows)
         _pack_tile(
-            x, channel, kernel, stride, dilation, row, height, width, first, last, first_row, last_row, inputs, codes
+            x,
+            channel,
+            kernel,
+            stride,
+            dilation,
+            row,
+            height,
+            width,
+            first,
+            last,
+            used,
+            first_row,
+            last_row,
+            inputs,
+            codes,
         )
         for n in range(outputs):
             for i in range(digits):
@@ -312,6 +329,7 @@ def convert_bitsliced(
     width,
     row_count,
     rows,
+    used,
     members,
     starts,
     s_max,
@@ -332,9 +350,9 @@ def convert_bitsliced(
 
     x (n, channels, h, w) uint8 or uint16 padded codes, of which the matrix reads the channels from ``channel`` on;
     kernel, stride, dilation: pairs of the window; row, height, width: first output row and size of the output;
-    s_max, sum_bits (T, C) int64 largest sum of each column and its bit length; part_bits (T, P, N) int64 bits of the
-    shifted sum of an output's codes of one sign; adc_bits (C,) int64; y (N, n * height * width) int64;
-    saturations, largest (blocks of 512 vectors,) int64.
+    used (K,) bool whether any cell of a row holds something; s_max, sum_bits (T, C) int64 largest sum of each column
+    and its bit length; part_bits (T, P, N) int64 bits of the shifted sum of an output's codes of one sign; adc_bits
+    (C,) int64; y (N, n * height * width) int64; saturations, largest (blocks of 512 vectors,) int64.
     """
     for block in prange(saturations.shape[0]):
         inputs = np.zeros((digits, rows + 1, 8), np.uint64)
@@ -353,6 +371,7 @@ def convert_bitsliced(
             min(y.shape[1], (block + 1) * VECTORS),
             row_count,
             rows,
+            used,
             members,
             starts,
             s_max,

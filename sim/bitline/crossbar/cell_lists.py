@@ -76,6 +76,7 @@ class BitslicedCells:
         # a row past the tile's last is always zero: a matrix of few rows needs no planes for the rest of the tile
         self.rows = min(hw.rows, row_count)
         flat = levels.reshape(row_count, -1)
+        self.used = flat.any(axis=1)
         self.members, self.starts = list_members(flat, self.rows, hw.cell_bits)
         tiles = self.starts.shape[0]
         s_max = np.zeros((tiles, flat.shape[1]), np.int64)
@@ -135,6 +136,7 @@ class BitslicedCells:
             width,
             self.row_count,
             self.rows,
+            self.used,
             self.members,
             self.starts,
             self.s_max,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,11 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 
 from bitline.crossbar import kernels
-from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.adc import AdcBits, max_digit
 from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
-from bitline.crossbar.exact import exact_product
+from bitline.crossbar.exact import ExactMatrix, exact_product
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -28,6 +28,13 @@ LEAST_BITSLICED = 128
 
 _MOST_LISTED = 1 << 23
 """Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
+
+_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM = 0.6 / 512, 25 / 512
+"""Of the bit-sliced kernel: a one of a cell added, and all else a column that is not empty costs (docs/performance.md:
+(1024, 1152) x (1152, 256), dense and at CP rate 16)."""
+_NANOSECONDS_PER_CONVERSION = 0.25
+_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT = 0.016, 7.0
+"""Of the product for what is proven: float32, and adding it to the conversions of what is not."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -97,16 +104,8 @@ class _Matrix:
     def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> None:
         rows, outputs = w.shape
         self.hw, self.adc, self.w = hw, adc, w
-        cells = encode(w, hw)
         self.signed = signed
-        tiles = cells.flips.shape[0]
-        columns = hw.signs * hw.slices * outputs
-        words = -(-min(hw.rows, max(rows, 1)) // 64)
-        if hw.rows <= 128 and hw.rows > 64:
-            words = 2  # a matrix of few rows still fits the two-word kernel
-        self.cells = np.zeros((tiles, hw.cell_bits, words, columns), np.uint64)
-        kernels.pack_cells(np.ascontiguousarray(cells.levels.reshape(rows, columns)), hw.rows, self.cells)
-        self.flips = np.ascontiguousarray(cells.flips.reshape(tiles, columns).astype(np.uint8))
+        tiles = -(-rows // hw.rows)
         # analog codes lie in -2^(N-1) .. 2^(N-1) - 1, digital ones in 0 .. 2^N - 1
         bits = np.array(adc.per_slice, np.int64) - (1 if hw.readout is Readout.ANALOG else 0)
         limits = (np.int64(1) << bits) - 1
@@ -114,6 +113,20 @@ class _Matrix:
         self.conversions_per_digit: int = tiles * (
             hw.slices * outputs * (1 if hw.readout is Readout.ANALOG else hw.signs) + (adc.unit is not None)
         )
+
+    @cached_property
+    def _packed(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """Bit planes of the cells, and which columns are stored complemented; packed when first needed."""
+        hw, (rows, outputs) = self.hw, self.w.shape
+        cells = encode(self.w, hw)
+        tiles = cells.flips.shape[0]
+        columns = hw.signs * hw.slices * outputs
+        words = -(-min(hw.rows, max(rows, 1)) // 64)
+        if hw.rows <= 128 and hw.rows > 64:
+            words = 2  # a matrix of few rows still fits the two-word kernel
+        planes = np.zeros((tiles, hw.cell_bits, words, columns), np.uint64)
+        kernels.pack_cells(np.ascontiguousarray(cells.levels.reshape(rows, columns)), hw.rows, planes)
+        return planes, np.ascontiguousarray(cells.flips.reshape(tiles, columns).astype(np.uint8))
 
     @property
     def can_bitslice(self) -> bool:
@@ -124,6 +137,19 @@ class _Matrix:
     def bitsliced(self) -> BitslicedCells:
         """The cells for 512 vectors at once, listed when first needed."""
         return BitslicedCells(encode(self.w, self.hw).levels, self.hw, self.adc.per_slice, self.signed)
+
+    @cached_property
+    def nanoseconds(self) -> float:
+        """Rough cost of converting one input vector; only ratios matter."""
+        hw = self.hw
+        if not self.can_bitslice:
+            passes = 2 if self.signed and hw.dac_bits > 1 else 1
+            return passes * hw.input_cycles * self.conversions_per_digit * _NANOSECONDS_PER_CONVERSION
+        ones = int(np.bitwise_count(np.abs(self.w)).sum(dtype=np.int64))
+        columns = 0
+        for first in range(0, self.w.shape[0], hw.rows):
+            columns += int(np.count_nonzero(encode(self.w[first : first + hw.rows], hw).levels.any(axis=0)))
+        return hw.input_cycles * (ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM)
 
     def convert(
         self,
@@ -191,8 +217,7 @@ class _Matrix:
         code_counts = np.zeros((blocks, *values.shape), np.int64)
         kernels.convert_columns(
             x,
-            self.cells,
-            self.flips,
+            *self._packed,
             self.limits,
             0 if self.adc.unit is None else (1 << self.adc.unit) - 1,
             hw.rows,
@@ -307,11 +332,34 @@ class Crossbars:
             else max((part.max_column_sum or 0 for part in parts), default=0),
         )
 
+    @cached_property
+    def lossless(self) -> bool:
+        """Whether no input saturates any column: every conversion is transparent."""
+        return not any(split.refuted for split in self._splits)
+
+    @cached_property
+    def proven(self) -> NDArray[np.int32]:
+        """Weights [shape=(G, K, N)] in lossless columns; their share of the product is exact."""
+        return np.stack([split.proven for split in self._splits])
+
+    @cached_property
+    def bitserial_is_cheaper(self) -> bool:
+        """Whether so much is refuted that converting all costs less than converting that and a product for the rest."""
+        if self.lossless:
+            return False
+        rest = sum(part.nanoseconds for split in self._splits for _, _, part in split.refuted)
+        dense = _NANOSECONDS_PER_MAC * self.codes.size + _NANOSECONDS_PER_OUTPUT * len(self.codes) * self.codes.shape[2]
+        return rest + dense >= sum(matrix.nanoseconds for matrix in self._matrices)
+
+    def conversions(self, vectors: int) -> int:
+        """Conversions the hardware performs for this many input vectors, whatever computes them."""
+        return sum(matrix.conversions(vectors, self.signed_inputs) for matrix in self._matrices)
+
     def convolves(self, vectors: int) -> bool:
         """Whether :meth:`convolve` is there for this design and this many input vectors."""
         return vectors >= LEAST_BITSLICED and all(matrix.can_bitslice for matrix in self._matrices)
 
-    def convolve(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product:
+    def convolve(self, x: NDArray[Any], window: Window, lines: slice, width: int, *, refuted: bool = False) -> Product:
         """Multiply the receptive fields of some output lines, bit-serially, without forming a matrix of them.
 
         Parameters
@@ -324,6 +372,8 @@ class Crossbars:
             Output lines wanted.
         width : int
             Width of the output.
+        refuted : bool
+            Only what the refuted columns add to the result; ``proven`` is the rest. Both sums together are the product.
 
         Returns
         -------
@@ -347,15 +397,24 @@ class Crossbars:
         check_inputs(x.reshape(-1, 1), 1, self.hw, self.signed_inputs)
         vectors = x.shape[0] * (lines.stop - lines.start) * width
         x = _bit_patterns(x, self.hw)
-        y = np.empty((groups * columns, vectors), np.int64)
+        y = (np.zeros if refuted else np.empty)((groups * columns, vectors), np.int64)
         saturations, largest = 0, 0
         for g, matrix in enumerate(self._matrices):
             part = y[g * columns : (g + 1) * columns]
-            over, top = matrix.bitsliced.convert(x, g * channels, window, lines, width, part)
-            saturations += over
-            largest = max(largest, top)
-        conversions = sum(matrix.conversions(vectors, self.signed_inputs) for matrix in self._matrices)
-        return Product(y=y.T, conversions=conversions, saturations=saturations, max_column_sum=largest)
+            if not refuted:
+                over, top = matrix.bitsliced.convert(x, g * channels, window, lines, width, part)
+                saturations, largest = saturations + over, max(largest, top)
+            for _, outputs, rest in self._splits[g].refuted if refuted else ():
+                share = np.empty((len(outputs), vectors), np.int64)
+                over, _ = rest.bitsliced.convert(x, g * channels, window, lines, width, share)
+                part[outputs] = share
+                saturations += over
+        return Product(
+            y=y.T,
+            conversions=self.conversions(vectors),
+            saturations=saturations,
+            max_column_sum=None if refuted else largest,
+        )
 
     def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
         if engine is not Engine.BITSERIAL:
@@ -386,32 +445,20 @@ class Crossbars:
         return self._certified(g, x)
 
     @cached_property
-    def _refuted(self) -> list[list[tuple[slice, NDArray[np.intp], _Matrix]]]:
-        """Of each group: row tile, the outputs one of whose columns there is not lossless, and their weights."""
-        hw = self.hw
-        refuted: list[list[tuple[slice, NDArray[np.intp], _Matrix]]] = []
-        for codes in self.codes:
-            refuted.append([])
-            for tile, lossless in enumerate(lossless_columns(codes, hw, self.adc, self.signed_inputs)):
-                outputs = np.flatnonzero(~lossless)
-                if outputs.size:
-                    rows = slice(tile * hw.rows, (tile + 1) * hw.rows)
-                    w = np.ascontiguousarray(codes[rows][:, outputs])
-                    refuted[-1].append((rows, outputs, _Matrix(w, hw, self.adc, self.signed_inputs)))
-        return refuted
+    def _splits(self) -> list[_Split]:
+        """Of each group, which part of its weights is proven and which is not."""
+        return [_split(codes, self.hw, self.adc, self.signed_inputs) for codes in self.codes]
 
     def _certified(self, g: int, x: NDArray[Any]) -> Product:
-        """Exact product of everything; outputs with a refuted column are replaced tile by tile by their conversions.
-
-        A lossless column's codes are its sums, so an output all of whose columns are lossless in a row tile receives
-        exactly its share ``x_tile @ w_tile`` of the product from them (DESIGN section 2's central property).
-        """
-        matrix = self._matrices[g]
-        y = exact_product(x, matrix.w)
+        """Exact product of the proven part of the weights, conversions of the rest."""
+        matrix, split = self._matrices[g], self._splits[g]
+        if self.bitserial_is_cheaper:
+            return replace(matrix.convert(x, self.signed_inputs, None), max_column_sum=None)
+        y = split.product.multiply(x)
         saturations = 0
-        for rows, refuted, part in self._refuted[g]:
+        for rows, outputs, part in split.refuted:
             share = part.convert(x[:, rows], self.signed_inputs, None)
-            y[:, refuted] += share.y - exact_product(x[:, rows], part.w)
+            y[:, outputs] += share.y
             saturations += share.saturations
         return Product(
             y=y,
@@ -419,6 +466,60 @@ class Crossbars:
             saturations=saturations,
             max_column_sum=None,
         )
+
+
+class _Split:
+    """Weights of one matrix as a sum of proven ones and refuted ones.
+
+    A lossless column's codes are its sums, so what it adds to the result is its share of the product ``x @ w`` (DESIGN
+    section 2's central property). With the differential encoding a column holds one digit of the weights of one sign:
+    the digits in lossless columns make one weight matrix, ``proven``, and the others make another whose cells are those
+    of the refuted columns and zeros, which never saturate. Analog readout converts pairs of columns, so there a weight
+    goes with its pairs. With an offset encoding no weight is all zero cells: the weights of an output in a row tile are
+    proven if all its columns there are, and each tile is a matrix of its own.
+
+    Attributes
+    ----------
+    proven : ndarray [shape=(K, N), int32]
+    refuted : list of (slice, ndarray of int, _Matrix)
+        Rows, outputs, and their cells.
+    """
+
+    def __init__(
+        self, proven: NDArray[np.int32], refuted: list[tuple[slice, NDArray[np.intp], _Matrix]], max_input: int
+    ) -> None:
+        self.proven, self.refuted, self._max_input = proven, refuted, max_input
+
+    @cached_property
+    def product(self) -> ExactMatrix:
+        """Operands of the proven part, made when first needed."""
+        return ExactMatrix(self.proven, self._max_input)
+
+
+def _split(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> _Split:
+    low, high = hw.input_range(signed)
+    rest = np.zeros_like(codes)
+    refuted: list[tuple[slice, NDArray[np.intp], _Matrix]] = []
+    tiles = [slice(first, first + hw.rows) for first in range(0, codes.shape[0], hw.rows)]
+    if hw.encoding is Encoding.DIFFERENTIAL and hw.readout is Readout.DIGITAL:
+        limits = (np.int64(1) << np.array(adc.per_slice, np.int64)) - 1
+        places = (1 << (hw.cell_bits * np.arange(hw.slices)))[:, None]
+        signs = np.array([1, -1])[:, None, None]
+        for rows in tiles:
+            levels = encode(codes[rows], hw).levels
+            over = levels.sum(axis=0, dtype=np.int64) * max_digit(hw, signed) > limits[:, None]
+            if over.any():
+                rest[rows] = (levels * (over * places * signs)).sum(axis=(1, 2))
+    else:
+        for rows, lossless in zip(tiles, lossless_columns(codes, hw, adc, signed), strict=True):
+            rest[rows] = np.where(lossless, 0, codes[rows])
+            outputs = np.flatnonzero(~lossless)
+            if hw.encoding is not Encoding.DIFFERENTIAL and outputs.size:
+                refuted.append((rows, outputs, _Matrix(codes[rows][:, outputs], hw, adc, signed)))
+    outputs = np.flatnonzero(rest.any(axis=0))
+    if hw.encoding is Encoding.DIFFERENTIAL and outputs.size:
+        refuted.append((slice(0, len(codes)), outputs, _Matrix(rest[:, outputs], hw, adc, signed)))
+    return _Split(codes - rest, refuted, max(-low, high))
 
 
 def matmul(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["exact_product"]
+__all__ = ["ExactMatrix", "exact_product"]
+
+_LEAST_RUN = 64
+"""Rows a float32 product must sum on average for several of them to be faster than one in float64."""
 
 
 def exact_product(x: NDArray[Any], w: NDArray[Any]) -> NDArray[np.int64]:
@@ -36,3 +40,44 @@ def exact_product(x: NDArray[Any], w: NDArray[Any]) -> NDArray[np.int64]:
     if bound <= 1 << 53:
         return np.asarray((x.astype(np.float64) @ w.astype(np.float64)).astype(np.int64))
     return np.asarray(x.astype(np.int64) @ w.astype(np.int64))
+
+
+class ExactMatrix:
+    """A weight matrix ready for exact products, its operands made once.
+
+    The argument is that of :func:`exact_product`, with the largest input there can be. Where the bound is beyond
+    float32, the rows are cut into runs for each of which it is not, and their float32 products are added in float64.
+
+    Parameters
+    ----------
+    w : ndarray [shape=(K, N), integer]
+    max_input : int
+        Largest magnitude of an input.
+    """
+
+    def __init__(self, w: NDArray[np.integer[Any]], max_input: int) -> None:
+        sums = np.abs(w.astype(np.int64))
+        bound = max_input * int(sums.sum(axis=0).max(initial=0))
+        ends = [0]
+        total = np.zeros(w.shape[1], np.int64)
+        for row in range(w.shape[0]) if bound > 1 << 24 else ():
+            total += sums[row]
+            if max_input * int(total.max(initial=0)) > 1 << 24:
+                ends.append(row)
+                total = sums[row].copy()
+        ends.append(w.shape[0])
+        single = max_input * int(sums.max(initial=0)) <= 1 << 24 and w.shape[0] >= _LEAST_RUN * (len(ends) - 2)
+        if single:
+            self._parts = [(slice(*run), w[slice(*run)].astype(np.float32)) for run in pairwise(ends)]
+        else:
+            self._parts = [(slice(0, w.shape[0]), w.astype(np.float64 if bound <= 1 << 53 else np.int64))]
+        self.outputs = w.shape[1]
+
+    def multiply(self, x: NDArray[Any]) -> NDArray[np.int64]:
+        """Multiply inputs (M, K) integer by the matrix; (M, N) int64."""
+        total: NDArray[Any] | None = None
+        for run, w in self._parts:
+            y = x[:, run].astype(w.dtype) @ w
+            total = y if total is None else total.astype(np.float64, copy=False) + y
+        assert total is not None
+        return np.asarray(total.astype(np.int64))

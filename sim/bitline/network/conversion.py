@@ -30,6 +30,7 @@ from bitline.network.crossbar_modules import CrossbarModule, LayerCounters, Laye
 from bitline.network.crossbar_modules import as_images as _as_images
 from bitline.network.dataflow import operations, positions
 from bitline.network.graph import argument, private_copy, remove_unused, trace
+from bitline.network.layouts import keep_channels_last
 from bitline.network.patches import gather_patches, pad_images
 from bitline.network.placement import FloatMatrix, Kept, Placement, Site, place
 from bitline.network.quantisation import quantise_weights
@@ -448,6 +449,7 @@ def _rewrite(placement: Placement, runners: list[MatrixRunner], scales: dict[str
             graph.erase_node(site.batch_norm)
         graph.erase_node(site.node)
     evaluate_in_float64(graph_module)
+    keep_channels_last(graph_module)
     remove_unused(graph_module)
     graph_module.delete_all_unused_submodules()
     graph.lint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -15,17 +15,22 @@ from torch import nn
 
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars, Product, Transfer
+from bitline.crossbar.rescaling import dequantise_rows, quantise_lines
 from bitline.crossbar.sar import LayerSearch
 from bitline.errors import ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer, Window
-from bitline.network.integer import IntegerMatrices
-from bitline.network.patches import blocks, pad_images, patches
-from bitline.network.quantisation import code_dtype, dequantise_product, quantise
+from bitline.network.dense import DenseConvolution, bytes_are_exact
+from bitline.network.integer import IntegerConvolution, IntegerMatrices
+from bitline.network.patches import Block, blocks, patches
+from bitline.network.quantisation import code_dtype, dequantise_product
+from bitline.network.workers import each
 
 __all__ = ["CrossbarModule", "LayerCounters", "LayerTrace", "MatrixRunner", "NetworkEngine"]
 
 _BUDGET_BYTES = 32 << 20
+_CACHE_BYTES = 1 << 20
+"""What a thread works on at once in a dense convolution: a second-level cache holds most of it."""
 _MAX_BINS = 4096
 
 
@@ -103,6 +108,7 @@ class MatrixRunner:
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
         self._values = None
+        self.__dict__.pop("_dense_convolution", None)  # other columns are proven
 
     def set_search(self, search: LayerSearch | None) -> None:
         """Convert as these searches do, and count every conversion by its clipped column sum; None: ideal ADCs."""
@@ -112,6 +118,43 @@ class MatrixRunner:
     def _exact(self) -> IntegerMatrices:
         low, high = self.hw.input_range(self.layer.signed_inputs)
         return IntegerMatrices(self.layer.codes, max(-low, high))
+
+    @cached_property
+    def _exact_convolution(self) -> IntegerConvolution | None:
+        low, high = self.hw.input_range(self.layer.signed_inputs)
+        if not IntegerConvolution.supports(self.layer.codes, max(-low, high)):
+            return None
+        return IntegerConvolution(self.layer.codes, max(-low, high), self.layer.window)
+
+    @cached_property
+    def _dense_convolution(self) -> DenseConvolution | None:
+        code_range = self.hw.input_range(self.layer.signed_inputs)
+        codes = self.crossbars.proven
+        if not DenseConvolution.supports(codes, self.layer.window, code_range):
+            return None
+        return DenseConvolution(codes, self.layer.window, code_range, in_bytes=bytes_are_exact())
+
+    @property
+    def dense(self) -> DenseConvolution | IntegerConvolution | None:
+        """What convolves whole images with the engine that is set; None where vectors are needed, one by one."""
+        if self._records:
+            return None
+        if self.engine is NetworkEngine.EXACT:
+            return self._exact_convolution
+        if self.engine is NetworkEngine.CERTIFIED and self.crossbars.lossless:
+            return self._dense_convolution
+        return None
+
+    def count_proven(self, vectors: int) -> None:
+        """Count input vectors whose conversions, if any, were all transparent."""
+        self.counters.vectors += vectors
+        if self.engine is not NetworkEngine.EXACT:
+            self.counters.conversions += self.crossbars.conversions(vectors)
+
+    @property
+    def _records(self) -> bool:
+        """Whether a trace still wants input vectors."""
+        return sum(len(part) for part in self._trace) < self.max_trace_vectors
 
     @property
     def trace(self) -> LayerTrace | None:
@@ -134,17 +177,28 @@ class MatrixRunner:
     @property
     def reads_images(self) -> bool:
         """Whether receptive fields are read from the images instead of being copied into a matrix."""
-        recorded = sum(part.shape[0] for part in self._trace)
-        plain = not self.histograms and self._values is None
-        return self.engine is NetworkEngine.BITSERIAL and plain and recorded >= self.max_trace_vectors
+        counted = self.histograms or self._values is not None
+        recorded = self._records or (counted and self.engine is NetworkEngine.BITSERIAL)
+        return self.engine is not NetworkEngine.EXACT and not recorded
 
     def convolve(self, x: NDArray[np.integer[Any]], window: Window, lines: slice, width: int) -> NDArray[np.int64]:
         """Multiply the receptive fields of some output lines of padded codes (n, C, H, W), and count."""
         vectors = x.shape[0] * (lines.stop - lines.start) * width
         if not (self.reads_images and self.crossbars.convolves(vectors)):
             return self.multiply(patches(x, window, lines, width))
+        if self.engine is NetworkEngine.CERTIFIED and not self.crossbars.bitserial_is_cheaper:
+            dense = self._dense_convolution
+            if dense is None:
+                return self.multiply(patches(x, window, lines, width))
+            self.counters.vectors += vectors
+            refuted = self._counted(self.crossbars.convolve(x, window, lines, width, refuted=True))
+            proven = dense.multiply(_lines_last(x, window, lines, dense)) + dense.offset
+            return np.asarray(refuted + proven.astype(np.int64), np.int64)
         self.counters.vectors += vectors
-        return self._counted(self.crossbars.convolve(x, window, lines, width))
+        product = self.crossbars.convolve(x, window, lines, width)
+        if self.engine is NetworkEngine.CERTIFIED:
+            product = replace(product, max_column_sum=None)
+        return self._counted(product)
 
     def multiply(self, x: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Multiply codes (M, groups * rows) by the weights with the engine that is set, and count."""
@@ -203,6 +257,8 @@ class CrossbarModule(nn.Module):
         super().__init__()
         self.runner, self.name, self.input_scale = runner, name, input_scale
         self.padding_mode, self.folded = padding_mode, folded
+        self.channels_last = False
+        """Whether the output may lie in memory with the channels innermost (:mod:`bitline.network.layouts`)."""
 
     def extra_repr(self) -> str:
         """What ``print(network)`` shows."""
@@ -222,7 +278,7 @@ class CrossbarModule(nn.Module):
         Returns
         -------
         Tensor [float32]
-            Of the shape the float layer gives; contiguous.
+            Of the shape the float layer gives; contiguous, in torch's channels-last format with ``channels_last``.
 
         Raises
         ------
@@ -233,30 +289,123 @@ class CrossbarModule(nn.Module):
         """
         x = x.detach()
         images, window = as_images(self.runner.layer, x, self.padding_mode, self.name, self.folded)
-        out = self._convolve(np.asarray(images.numpy()), window)
-        return from_images(self.runner.layer, x, torch.from_numpy(out))
+        return from_images(self.runner.layer, x, self._convolve(images, window))
 
-    def _convolve(self, x: NDArray[np.floating[Any]], window: Window) -> NDArray[np.float32]:
+    def _convolve(self, x: torch.Tensor, window: Window) -> torch.Tensor:
         """Convolve images (n, C, H, W) with the window; (n, outputs, height, width)."""
-        runner, layer = self.runner, self.runner.layer
+        layer = self.runner.layer
         height, width = window.output_size(x.shape[2], x.shape[3])
         if height < 1 or width < 1:
-            raise ConversionError(f"layer {self.name}: input of {x.shape[2:]} is smaller than kernel {window.kernel}")
-        low, high = runner.hw.input_range(layer.signed_inputs)
+            raise ConversionError(
+                f"layer {self.name}: input of {tuple(x.shape[2:])} is smaller than kernel {window.kernel}"
+            )
+        out = torch.empty(
+            (x.shape[0], layer.groups * layer.columns, height, width),
+            dtype=torch.float32,
+            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format,
+        )
+        dense = self.runner.dense
+        if dense is None:
+            self._convolve_vectors(x, window, out)
+        else:
+            self._convolve_densely(x, window, dense, out)
+        return out
+
+    def _convolve_densely(
+        self, x: torch.Tensor, window: Window, dense: DenseConvolution | IntegerConvolution, out: torch.Tensor
+    ) -> None:
+        """Quantise, convolve and rescale a few images at once, each block on one thread, so that it stays in cache."""
+        height, width = out.shape[2:]
+        # of an output position: the codes it is first to read, the product and its real value
+        vector_bytes = x.shape[1] * window.stride[0] * window.stride[1] * dense.code_dtype.itemsize + 8 * out.shape[1]
+
+        def work(block: Block) -> None:
+            y = dense.multiply(self._padded_codes(x, window, block, dense))
+            real_y = np.empty(y.shape, np.float32)
+            dequantise_rows(y, dense.offset, self._scale, self._bias, real_y)
+            shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
+            out[block.images, :, block.rows] = torch.from_numpy(real_y.reshape(shape)).permute(0, 3, 1, 2)
+
+        each(work, list(blocks(x.shape[0], height, width, vector_bytes, _CACHE_BYTES)))
+        self.runner.count_proven(x.shape[0] * height * width)
+
+    def _padded_codes(
+        self, x: torch.Tensor, window: Window, block: Block, dense: DenseConvolution | IntegerConvolution
+    ) -> NDArray[Any]:
+        """Codes (n, H, W, C) that a block of the output reads, padding included."""
+        left, right, top, _ = window.padding
+        first = block.rows.start * window.stride[0] - top
+        lines = (block.rows.stop - block.rows.start - 1) * window.stride[0] + 1
+        lines += (window.kernel[0] - 1) * window.dilation[0]
+        kept = slice(max(0, first), max(0, min(x.shape[2], first + lines)))
+        images = x[block.images, :, kept].permute(0, 2, 3, 1).contiguous()
+        count, height, width, channels = images.shape
+        codes = np.empty((count, lines, left + width + right, channels), dense.code_dtype)
+        finite = quantise_lines(
+            images.numpy().reshape(count, height, width * channels),
+            self.input_scale,
+            self._code_range,
+            codes.reshape(count, lines, -1),
+            first=first - kept.start,
+            left=left * channels,
+            zero=dense.zero,
+        )
+        self._check(finite)
+        return codes
+
+    def _convolve_vectors(self, x: torch.Tensor, window: Window, out: torch.Tensor) -> None:
+        """Convolve block by block, on all threads at once, by crossbars or by a matrix of receptive fields."""
+        runner, layer = self.runner, self.runner.layer
+        left, right, top, bottom = window.padding
+        height, width = out.shape[2:]
         dtype = code_dtype(runner.hw, layer.signed_inputs)
-        out = np.empty((x.shape[0], layer.groups * layer.columns, height, width), np.float32)
-        codes, held = None, slice(0, 0)
+        codes, held = np.empty(0, dtype), slice(0, 0)
         for block in blocks(x.shape[0], height, width, runner.vector_bytes, _BUDGET_BYTES):
-            if codes is None or held != block.images:
-                real = x[block.images]
-                if not np.isfinite(real).all():
-                    raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
-                codes, held = pad_images(quantise(real, self.input_scale, low, high, dtype), window), block.images
+            if held != block.images:
+                real = np.asarray(x[block.images].contiguous().numpy())
+                count, channels = real.shape[:2]
+                lines, columns = top + real.shape[2] + bottom, left + real.shape[3] + right
+                codes, held = np.empty((count, channels, lines, columns), dtype), block.images
+                finite = quantise_lines(
+                    real.reshape(-1, *real.shape[2:]),
+                    self.input_scale,
+                    self._code_range,
+                    codes.reshape(-1, lines, columns),
+                    first=-top,
+                    left=left,
+                )
+                self._check(finite)
             y = runner.convolve(codes, window, block.rows, width)
             real_y = dequantise_product(y, self.input_scale, runner.weight_scale, runner.bias)
             shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
-            out[block.images, :, block.rows] = real_y.reshape(shape).transpose(0, 3, 1, 2)
-        return out
+            out[block.images, :, block.rows] = torch.from_numpy(real_y.reshape(shape)).permute(0, 3, 1, 2)
+
+    @cached_property
+    def _code_range(self) -> tuple[int, int]:
+        return self.runner.hw.input_range(self.runner.layer.signed_inputs)
+
+    @cached_property
+    def _scale(self) -> NDArray[np.float64]:
+        return self.input_scale * self.runner.weight_scale
+
+    @cached_property
+    def _bias(self) -> NDArray[np.float64]:
+        bias = self.runner.bias
+        return np.zeros_like(self.runner.weight_scale) if bias is None else bias
+
+    def _check(self, finite: bool) -> None:
+        if not finite:
+            raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
+
+
+def _lines_last(x: NDArray[Any], window: Window, lines: slice, dense: DenseConvolution) -> NDArray[Any]:
+    """What some output lines read of padded codes (n, C, H, W), as a dense convolution wants it."""
+    stop = (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    read = x[:, :, lines.start * window.stride[0] : stop].transpose(0, 2, 3, 1)
+    if dense.in_bytes:
+        # modulo 256: from two's complement to unsigned
+        return np.asarray(np.add(read.view(np.uint8), np.uint8(dense.zero), order="C"))
+    return np.asarray(np.add(read, np.float32(dense.zero), dtype=np.float32, order="C"))
 
 
 def as_images(
