@@ -116,6 +116,36 @@ def _parser() -> argparse.ArgumentParser:
     _prune_options(prune)
     prune.set_defaults(run=_prune)
 
+    compare = commands.add_parser(
+        "compare",
+        help="checkpoints and ADC methods side by side: accuracy, proven bits, ADC energy, area",
+        description="Run every CHECKPOINT with every method on the same images. Without checkpoints: the shipped "
+        "digits networks.",
+    )
+    compare.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    compare.add_argument("--hw", metavar="NAME_OR_YAML", default="tinyadc", help="hardware description (tinyadc)")
+    compare.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        metavar="NAME,NAME,...",
+        help="isaac, plain, analog, polarised, early, adaptive, twin_range, twin_range_lossy (all)",
+    )
+    compare.add_argument("--data", metavar="KIND:PATH", help="data set (digits, cifar10:PATH, imagefolder:PATH, ...)")
+    compare.add_argument("--images", type=_whole, metavar="N", help="test images to run (all)")
+    compare.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
+    compare.add_argument("--normalisation", metavar="PRESET_OR_NUMBERS", help="what fits the checkpoint by default")
+    compare.add_argument(
+        "--calibration-images", type=_whole, default=128, metavar="N", help="images that set scales and searches (128)"
+    )
+    compare.add_argument("--fragment", type=_whole, default=8, metavar="ROWS", help="polarised: rows at once (8)")
+    compare.add_argument(
+        "--budget", type=float, metavar="X", help="twin_range_lossy: squared error, of the sums' squares (0.001)"
+    )
+    compare.add_argument("--out", metavar="DIR", help="folder for report, CSV and figure")
+    compare.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    compare.add_argument("--threads", type=_whole, metavar="N", help="threads to use (all cores)")
+    compare.set_defaults(run=_compare)
+
     throughput = commands.add_parser(
         "throughput",
         help="peak figures of designs, and timing, area, power and energy of a network on them",
@@ -333,6 +363,32 @@ def _prune(args: argparse.Namespace) -> None:
         **{name: getattr(args, name) for name in same},
     )
     print(dump_json(report) if args.json else pruning_text(report), end="")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from bitline.comparison import DEFAULT_CHECKPOINTS, compare
+    from bitline.conversion_search import DEFAULT_BUDGET
+    from bitline.report.comparison_report import comparison_text
+    from bitline.report.schema import dump_json
+
+    if args.threads is not None:
+        _set_threads(args.threads)
+    report = compare(
+        args.checkpoints or DEFAULT_CHECKPOINTS,
+        args.hw,
+        args.methods,
+        args.data,
+        arch=args.arch,
+        images=args.images,
+        normalisation=args.normalisation,
+        calibration_images=args.calibration_images,
+        fragment=args.fragment,
+        budget=DEFAULT_BUDGET if args.budget is None else args.budget,
+        out=args.out,
+        command=shlex.join(["bitline", *args.argv]),
+        progress=_progress(),
+    )
+    print(dump_json(report) if args.json else comparison_text(report), end="")
 
 
 def _throughput(args: argparse.Namespace) -> None:
