@@ -49,16 +49,26 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "combined_b": {"method": "combined", "rate": 8, "shape_rate": 2, "filter_rate": 2},
 }
 RUNS = [f"{constraint}_{solver}" for constraint in CONSTRAINTS for solver in SOLVERS]
+OTHERS: dict[str, dict[str, Any]] = {
+    **{f"bits{bits}": {"method": "value_bit", "adc_bits": bits, "learning_rate": 0.02} for bits in (2, 3, 4)},
+    "bcr": {"method": "bcr", "rate": 4, "block": [128, 16], "learning_rate": 0.1},
+}
+"""One-shot, for the comparison of methods (docs/results/compare.md); not on this page."""
+OTHER_RUNS = [f"{constraint}_oneshot" for constraint in OTHERS]
 
 
 def recipe(shared: Path, run: str) -> dict[str, Any]:
     """The recipe of a run, as ``bitline prune --recipe`` takes it."""
     constraint, solver = run.rsplit("_", 1)
-    differs = SOLVERS[solver]
+    if constraint in OTHERS:
+        fields = dict(OTHERS[constraint])
+        differs = {"training": {"learning_rate": fields.pop("learning_rate")}, "pruning": fields}
+    else:
+        differs = {**SOLVERS[solver], "pruning": {**CONSTRAINTS[constraint], **SOLVERS[solver]["pruning"]}}
     return {
         "start": str(shared / "checkpoints" / CHECKPOINT),
         "data": f"cifar10:{shared / 'cifar10'}",
-        "pruning": {**CONSTRAINTS[constraint], "solver": solver, **differs["pruning"]},
+        "pruning": {"solver": solver, **differs["pruning"]},
         "training": {**TRAINING, **differs["training"]},
     }
 
@@ -291,7 +301,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps checkpoints and reports")
     parser.add_argument("--out", type=Path, help="Markdown page to write, with its JSON beside it")
     parser.add_argument("--published", type=Path, help="TinyADC's tables as JSON, to stand beside (page only)")
-    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="RUN", help=f"some of {', '.join(RUNS)}, no page")
+    parser.add_argument("--only", nargs="+", choices=[*RUNS, *OTHER_RUNS], metavar="RUN", help="some runs, no page")
     parser.add_argument("--threads", type=int, help="torch's threads (all cores)")
     args = parser.parse_args()
     if (args.out is None or args.published is None) and not args.only:

@@ -28,7 +28,6 @@ from bitline.crossbar.sar import Comparisons
 from bitline.data import Dataset
 from bitline.errors import ConfigError, RangeError
 from bitline.hardware import Hardware
-from bitline.layers import Operation
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for
@@ -223,7 +222,7 @@ class _Work:
     def __init__(self, prepared: Prepared, images: int, calibration: int, budget: float, progress: Progress) -> None:
         self.prepared, self.images, self.budget, self.progress = prepared, images, budget, progress
         self.split, _ = calibration_split(prepared.dataset, calibration)
-        self.graph: Sequence[Operation] = operations(prepared.network.module, prepared.dataset.image_shape)
+        self.graph = operations(prepared.network.module, prepared.dataset.image_shape)
         self._networks: dict[str, CrossbarNetwork] = {}
         self._plans: dict[str, dict[str, list[sar.LayerSearch]]] = {}
         self._runs: dict[tuple[str, str], SearchRun] = {}
