@@ -21,7 +21,6 @@ from benchmarks.workload import NETWORKS, RESNET18, RESNET20, Case, crossbar_net
 CASES: tuple[tuple[Case, int, str], ...] = (
     (RESNET20, 0, "none"),
     (RESNET20, 10, "bitserial"),
-    (RESNET20, 100, "bitserial"),
     (RESNET20, 1000, "bitserial"),
     (RESNET20, 10, "certified"),
     (RESNET20, 1000, "certified"),
