@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_status
     text = json.dumps(document, indent=2)
+    if document.get("quick"):
+        print("benchmarks: sizes are --quick's: the figures mean nothing", file=sys.stderr)
     print("\n".join(table(document["goals"])) if args.table else text)
     if args.out is not None:
         args.out.write_text(text + "\n")

@@ -125,6 +125,8 @@ def _scaling(results: dict[str, Any]) -> Figure:
         macs = [point["macs_per_image"] / 1e6 for point in depths]
         _error(by_depth, macs, [_milliseconds(point[name]) for point in depths], **how)
     by_images.set_xscale("log")
+    by_images.set_xticks([int(count) for count in results["images"]], list(results["images"]))
+    by_images.minorticks_off()
     by_images.set_xlabel("images in one call, ResNet-20")
     by_images.set_ylabel("images/s")
     by_depth.set_xlabel(f"million MACs an image (ResNet-{', '.join(results['depth'])})")
