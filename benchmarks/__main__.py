@@ -1,6 +1,9 @@
 """Run the benchmarks and print their results with the machine's facts as one JSON document.
 
-python -m benchmarks [kernel] [network] [chip_model] [pruning] [--out FILE] [--compare OLD.json]
+    python -m benchmarks [NAME ...] [--out FILE] [--figures DIR] [--crosssim PATH] [--neurosim PATH]
+    python -m benchmarks --from FILE [--table] [--figures DIR] [--compare OLD.json]
+
+The names are kernel, network, scaling, memory, startup, chip_model and pruning; all of them by default.
 """
 
 from __future__ import annotations
@@ -8,38 +11,123 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numba
+
+from benchmarks import peers
 from benchmarks.compare import compare
+from benchmarks.goals import goals, table
 from bitline._version import __version__
+from bitline.errors import BitlineError, DataError
 from bitline.report.machine import machine_facts
 
-NAMES = ("kernel", "network", "chip_model", "pruning")
+NAMES = ("kernel", "network", "scaling", "memory", "startup", "chip_model", "pruning")
 
 
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 done, 2 bad input (one line on standard error)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
-    parser.add_argument("--out", type=Path, help="also write the document to this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the document to this file")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the results into this folder, as PNG")
+    parser.add_argument("--table", action="store_true", help="print the table of goals (Markdown), not the document")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="document of an earlier run to compare with")
-    args = parser.parse_args()
-    old = None if args.compare is None else json.loads(args.compare.read_text())
-    unknown = set(args.names) - set(NAMES)
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="use this document; run nothing")
+    parser.add_argument("--crosssim", type=Path, metavar="PATH", help="run this checkout of CrossSim beside ours")
+    parser.add_argument("--neurosim", type=Path, metavar="PATH", help="run this checkout of NeuroSim 1.5 beside ours")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one repeat: whether all runs, not how fast")
+    args = parser.parse_args(arguments)
+    unknown = [name for name in args.names if name not in NAMES]
     if unknown:
-        parser.error(f"unknown benchmark {sorted(unknown)[0]!r}; expected some of {', '.join(NAMES)}")
-    document = {"bitline": __version__, "machine": machine_facts(), "results": {}}
-    for name in args.names or NAMES:
-        print(f"running {name} ...", file=sys.stderr)
-        document["results"][name] = importlib.import_module(f"benchmarks.{name}").run()
+        parser.error(f"unknown benchmark {unknown[0]!r}; expected some of {', '.join(NAMES)}")
+    checkouts = {peer: vars(args)[peer] for peer in peers.PEERS if vars(args)[peer] is not None}
+    if args.source is not None and (args.names or checkouts or args.quick):
+        parser.error("--from runs nothing: it goes with --table, --figures, --compare and --out only")
+    try:
+        old = None if args.compare is None else read(args.compare)
+        if args.source is not None:
+            document = read(args.source)
+        else:
+            for peer, path in checkouts.items():
+                peers.check(peer, path)
+            document = run(args.names or NAMES, checkouts, args.quick)
+    except BitlineError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return error.exit_status
     text = json.dumps(document, indent=2)
-    print(text)
+    if document.get("quick"):
+        print("benchmarks: sizes are --quick's: the figures mean nothing", file=sys.stderr)
+    print("\n".join(table(document["goals"])) if args.table else text)
     if args.out is not None:
         args.out.write_text(text + "\n")
+    if args.figures is not None:
+        from benchmarks.figures import draw
+
+        for path in draw(document, args.figures):
+            print(path, file=sys.stderr)
     if old is not None:
         print("\n".join(compare(old, document)), file=sys.stderr)
     return 0
+
+
+def run(names: list[str] | tuple[str, ...], checkouts: dict[str, Path], quick: bool) -> dict[str, Any]:
+    """Run the peers, then the benchmarks, one after the other; the document of them all.
+
+    A figure measured on a busy machine says little, so the document has the load before and after.
+    """
+    started = time.perf_counter()
+    document: dict[str, Any] = {
+        "bitline": __version__,
+        "machine": machine_facts(),
+        "threads": numba.config.NUMBA_NUM_THREADS,
+        "quick": quick,
+        "load_before": _load(),
+        "results": {},
+        "seconds": {},
+    }
+    # the peers first: what is not ours is likelier to fail, and then no quarter of an hour is lost
+    works = [(peer, lambda peer=peer, path=path: peers.run(peer, path, quick)) for peer, path in checkouts.items()]
+    works += [
+        (name, lambda name=name: importlib.import_module(f"benchmarks.{name}").run(quick=quick)) for name in names
+    ]
+    for name, work in works:
+        print(f"running {name} ...", file=sys.stderr, flush=True)
+        began = time.perf_counter()
+        document["results"][name] = work()
+        document["seconds"][name] = round(time.perf_counter() - began, 1)
+    document["seconds"]["all"] = round(time.perf_counter() - started, 1)
+    document["load_after"] = _load()
+    document["goals"] = goals(document)
+    return document
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A document of an earlier run.
+
+    Raises
+    ------
+    DataError
+        The file is missing or is no such document.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a document of an earlier run: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
+        raise DataError(f"{path}: expected a document of an earlier run, with results")
+    return document
+
+
+def _load() -> float | None:
+    """Processes that wanted to run, on average over the last minute."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import spread
 from bitline.chip import estimate
 from bitline.chip.cost import peak
 from bitline.chip.timeline import timeline
@@ -24,7 +25,7 @@ import chip_networks
 
 
 def _seconds(work: Callable[[], Any], repeats: int = 15) -> dict[str, float]:
-    """Run once to warm up, then ``repeats`` times: medians of wall-clock and of this process's own time.
+    """Run once to warm up, then ``repeats`` times: wall-clock seconds, and the median of this process's own.
 
     The model is one thread, so the two differ by what else the machine is doing.
     """
@@ -35,7 +36,7 @@ def _seconds(work: Callable[[], Any], repeats: int = 15) -> dict[str, float]:
         work()
         wall.append(time.perf_counter() - started)
         own.append(time.process_time() - used)
-    return {"wall": statistics.median(wall), "process": statistics.median(own), "least": min(wall), "repeats": repeats}
+    return spread(wall) | {"process": statistics.median(own)}
 
 
 def _chain(layers: int, size: int) -> list[Any]:
@@ -46,8 +47,9 @@ def _chain(layers: int, size: int) -> list[Any]:
     return graph.operations
 
 
-def run() -> dict[str, Any]:
-    """Measure; seconds a design point, after start-up."""
+def run(quick: bool = False) -> dict[str, Any]:
+    """Measure; seconds a design point, after start-up. Takes seconds, so ``quick`` changes nothing but the repeats."""
+    repeats = 1 if quick else 15
     hw = load_hardware("tinyadc")
     networks = {
         "resnet18_224": chip_networks.resnet18(),
@@ -56,30 +58,30 @@ def run() -> dict[str, Any]:
         "resnet18_32": chip_networks.resnet18(32, 10),
     }
     resnet = networks["resnet18_224"]
-    results: dict[str, Any] = {"hardware": hw.name, "peak_s": _seconds(lambda: peak(hw))}
+    results: dict[str, Any] = {"hardware": hw.name, "peak_s": _seconds(lambda: peak(hw), repeats)}
     results["design_point_s"] = {
-        f"{name}, {how}": _seconds(lambda ops=ops, how=how: estimate(ops, hw, adc_bits=6, replication=how))
+        f"{name}, {how}": _seconds(lambda ops=ops, how=how: estimate(ops, hw, adc_bits=6, replication=how), repeats)
         for name, ops in networks.items()
         for how in ("smallest", "balanced", "fastest")
     }
     results["layers_s"] = {}
     for layers in (5, 10, 20, 40, 80, 160):
         chain = _chain(layers, 28)
-        results["layers_s"][f"{layers} layers of 64 x 28 x 28"] = _seconds(lambda ops=chain: estimate(ops, hw))
+        results["layers_s"][f"{layers} layers of 64 x 28 x 28"] = _seconds(lambda ops=chain: estimate(ops, hw), repeats)
     results["positions_s"] = {}
     for size in (7, 14, 28, 56, 112, 224):
         chain = _chain(20, size)
         results["positions_s"][f"20 layers of 64 x {size} x {size}"] = _seconds(
-            lambda ops=chain: estimate(ops, hw, replication="smallest")
+            lambda ops=chain: estimate(ops, hw, replication="smallest"), repeats
         )
     results["tile_budget_s"] = {
         f"resnet18_224 in {tiles} tiles": _seconds(
-            lambda tiles=tiles: estimate(resnet, hw, replication="fastest", tiles=tiles)
+            lambda tiles=tiles: estimate(resnet, hw, replication="fastest", tiles=tiles), repeats
         )
         for tiles in (64, 128, 256, 512, 1024, 4096, 16384)
     }
     report = estimate(resnet, hw)
-    results["timeline_s"] = _seconds(lambda: json.dumps(timeline(report)))
+    results["timeline_s"] = _seconds(lambda: json.dumps(timeline(report)), repeats)
     return results
 
 

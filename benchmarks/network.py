@@ -1,51 +1,67 @@
-"""Images a second of a ResNet-20 at CIFAR size, per engine, against torch float32 in the same run.
+"""Images a second of whole networks, per engine, against torch float32 in the same run.
 
-Random weights, so no download; a trained network has more zeros in its high slices and is faster. Every engine runs
-the same images, and their outputs are compared.
+ResNet-20 and VGG-16 at CIFAR size, ResNet-18 at 224x224; random weights, so no download. Every engine runs the same
+images: outputs, conversions and saturations are compared.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numba
 import torch
-from bitline.models.resnet import ResNet, ResNetPlan, cifar_stages
 
-import bitline
-from benchmarks.measure import median_seconds
+from benchmarks.measure import median_seconds, thread_counts, use_threads
+from benchmarks.workload import NETWORKS, Case, crossbar_network, macs_per_image, network
 
-IMAGES = 128
+ENGINES = ("bitserial", "certified", "exact")
 
 
-def run() -> dict[str, Any]:
-    """Measure; processor time is of the whole process, so it says less than wall time about waiting threads."""
-    torch.manual_seed(0)
-    plan = ResNetPlan(in_channels=3, stem=16, stages=cifar_stages(20), classes=10, projection=False)
-    module = ResNet(plan).eval()
-    images = torch.rand(IMAGES, 3, 32, 32)
-    network = bitline.convert(module, images[:16], bitline.load_hardware("tinyadc"), calibrator="max")
-    results: dict[str, Any] = {"images": IMAGES}
-    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
-        numba.set_num_threads(threads)
-        torch.set_num_threads(threads)
-        outputs = {}
-        for engine in ("bitserial", "certified", "exact"):
-            network.engine = engine
-            network.reset_counters()
-            outputs[engine] = network(images)
-            conversions = sum(counter.conversions for counter in network.counters)
-            results[f"{engine}, {threads} threads"] = _rates(lambda: network(images), conversions)
-        assert all(torch.equal(output, outputs["exact"]) for output in outputs.values()), "the engines disagree"
+def run(quick: bool = False) -> dict[str, Any]:
+    """Measure; the exact engine is the integer network without crossbars."""
+    return {case.name: one_network(case, quick) for case in NETWORKS}
+
+
+def one_network(case: Case, quick: bool) -> dict[str, Any]:
+    """Every engine at every thread count; processor time is of the whole process, waiting threads included."""
+    count = 1 if quick else case.images
+    repeats = 1 if quick else 5
+    module, images = network(case, count)
+    crossbars = crossbar_network(case, module, quick)
+    with torch.no_grad():
+        reference = module(images)
+    results: dict[str, Any] = {"images": count, "macs_per_image": macs_per_image(crossbars)}
+    for threads in thread_counts():
+        use_threads(threads)
+        outputs, counts = {}, {}
+        for engine in ENGINES:
+            crossbars.engine = engine
+            crossbars.reset_counters()
+            outputs[engine] = crossbars(images)
+            counts[engine] = {
+                "conversions": sum(counter.conversions for counter in crossbars.counters),
+                "saturations": sum(counter.saturations for counter in crossbars.counters),
+            }
+            measured = _rates(lambda: crossbars(images), count, repeats)
+            if engine != "exact":
+                measured |= counts[engine]
+                measured["conversions_per_s"] = counts[engine]["conversions"] / measured["median"]
+            results[f"{engine}, {threads} threads"] = measured
+        assert counts["bitserial"] == counts["certified"], "the engines count other conversions or saturations"
+        assert torch.equal(outputs["bitserial"], outputs["certified"]), "the engines disagree"
+        if not counts["bitserial"]["saturations"]:
+            assert torch.equal(outputs["bitserial"], outputs["exact"]), "the crossbars disagree with the integers"
+        results["largest difference from float32, of the largest output"] = float(
+            (outputs["bitserial"] - reference).abs().max() / reference.abs().max()
+        )
         with torch.no_grad():
-            results[f"torch float32, {threads} threads"] = _rates(lambda: module(images), 0)
+            results[f"torch float32, {threads} threads"] = _rates(lambda: module(images), count, repeats)
     return results
 
 
-def _rates(work: Any, conversions: int) -> dict[str, float]:
+def _rates(work: Callable[[], Any], images: int, repeats: int) -> dict[str, float]:
     used = time.process_time()
-    seconds = median_seconds(work)
-    used = (time.process_time() - used) / (seconds["repeats"] + 1)
-    rates = {"images_per_s": IMAGES / seconds["median"], "images_per_processor_s": IMAGES / used}
-    return seconds | rates | ({"conversions_per_s": conversions / seconds["median"]} if conversions else {})
+    seconds = median_seconds(work, repeats)
+    used = (time.process_time() - used) / (repeats + 1)
+    return seconds | {"images_per_s": images / seconds["median"], "images_per_processor_s": images / used}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import spread
 from bitline.hardware import load_hardware
 from bitline.network.architectures import build_architecture
 from bitline.pruning.admm import Admm, AdmmPlan
@@ -25,9 +26,11 @@ from bitline.pruning.training import Phase, Trainer, TrainingPlan
 _RATE = 16.0
 
 
-def run() -> dict[str, Any]:
+def run(quick: bool = False) -> dict[str, Any]:
     """Projection of ResNet-18 (CIFAR) by every constraint set; steps and epochs of ResNet-20 with and without ADMM."""
     torch.manual_seed(0)
+    if quick:
+        return {"projection_resnet18": {"cp": _projection("cp")}, "step_resnet20_batch4": _steps("resnet20_b", 4, 1)}
     return {
         "threads": torch.get_num_threads(),
         "projection_resnet18": {method: _projection(method) for method in METHODS if method != "value_bit"},
@@ -51,7 +54,7 @@ def _projection(method: str) -> dict[str, float]:
     return _seconds([work], repeats=5)[0]
 
 
-def _steps(architecture: str, batch: int) -> dict[str, Any]:
+def _steps(architecture: str, batch: int, repeats: int = 15) -> dict[str, Any]:
     """Seconds of a training step, plain and with ADMM's gradients."""
     module = build_architecture(architecture).module.to(memory_format=torch.channels_last).requires_grad_(True).train()
     solver = Admm(prunable_layers(module), ColumnProportional(_RATE), AdmmPlan(rho=0.01))
@@ -66,7 +69,7 @@ def _steps(architecture: str, batch: int) -> dict[str, Any]:
         optimiser.step()
 
     plain, admm, alone, update = _seconds(
-        [lambda: step(Phase()), lambda: step(solver), solver.add_gradients, solver.update], repeats=15
+        [lambda: step(Phase()), lambda: step(solver), solver.add_gradients, solver.update], repeats
     )
     return {
         "plain": plain,
@@ -112,7 +115,7 @@ def _epochs(architecture: str, images: int) -> dict[str, Any]:
 
 
 def _seconds(works: Sequence[Callable[[], Any]], repeats: int) -> list[dict[str, float]]:
-    """Medians of wall-clock and of this process's own time; the works alternate, so that all see the same load."""
+    """Wall-clock seconds, and the median of this process's own; the works alternate, so that all see the same load."""
     walls: list[list[float]] = [[] for _ in works]
     owns: list[list[float]] = [[] for _ in works]
     for repeat in range(repeats + 1):
@@ -122,10 +125,7 @@ def _seconds(works: Sequence[Callable[[], Any]], repeats: int) -> list[dict[str,
             if repeat:  # the first is the warm-up
                 wall.append(time.perf_counter() - began)
                 own.append(time.process_time() - used)
-    return [
-        {"wall": statistics.median(wall), "process": statistics.median(own), "least": min(wall), "repeats": repeats}
-        for wall, own in zip(walls, owns, strict=True)
-    ]
+    return [spread(wall) | {"process": statistics.median(own)} for wall, own in zip(walls, owns, strict=True)]
 
 
 if __name__ == "__main__":

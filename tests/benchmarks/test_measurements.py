@@ -1,0 +1,85 @@
+"""What the benchmarks multiply and how they measure, without measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.figures import draw
+from benchmarks.measure import ChildError, spread
+from benchmarks.peers.workload import input_maxima, measure_layer
+from benchmarks.startup import until_output
+from benchmarks.workload import cp_prune
+
+import bitline
+from benchmarks import kernel, memory
+from bitline.crossbar.encoding import encode
+from reference import matmul as reference_matmul
+
+
+def test_cp_prune_by_hand() -> None:
+    w = np.array([[3, -1], [-5, 2], [4, -128 + 1], [1, 0]], np.int8)
+    np.testing.assert_array_equal(cp_prune(w, 1, rows=2), [[0, 0], [-5, 2], [4, -127], [0, 0]])
+
+
+@pytest.mark.parametrize("adc_bits", [3, 9])
+def test_the_plain_torch_baseline_is_the_reference(adc_bits: int) -> None:
+    hw = bitline.load_hardware("tinyadc", adc_bits=adc_bits, rows=16)
+    rng = np.random.default_rng(1)
+    x, w = rng.integers(0, 256, (3, 40), dtype=np.uint8), rng.integers(-127, 128, (40, 2), dtype=np.int32)
+    levels = torch.from_numpy(encode(w, hw).levels.astype(np.float32))
+    y, saturations = kernel.plain_torch(torch.from_numpy(x), levels, hw, adc_bits)
+    expected = reference_matmul(x, w, hw, adc_bits)
+    np.testing.assert_array_equal(y.numpy(), expected.y)
+    assert saturations == expected.saturations
+    assert (saturations > 0) == (adc_bits == 3)
+
+
+def test_spread() -> None:
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "largest": 3.0, "repeats": 3}
+
+
+def test_peak_memory_is_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_: "VmPeak:\t 9000 kB\nVmHWM:\t    3072 kB\nVmRSS:\t 1024 kB\n")
+    assert memory.peak_mib() == 3.0
+
+
+def test_a_peers_result_is_compared_with_the_exact_product() -> None:
+    x, w = np.array([[255, 1]], np.uint8), np.array([[127], [-3]], np.int8)  # 255 * 127 - 3 = 32382
+    found = measure_layer(lambda: torch.tensor([[32379.5]]), x, w, quick=True)
+    assert found["largest difference from the exact product"] == 2.5
+
+
+def test_input_maxima_name_the_layers_that_crossbars_hold() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    network[0].weight.data = torch.tensor([[2.0, 0.0], [0.0, -1.0]])
+    assert input_maxima(network, torch.tensor([[0.5, 3.0], [1.5, 1.0]])) == {"0": 3.0, "2": 3.0}
+
+
+def test_a_command_that_fails_is_no_measurement() -> None:
+    with pytest.raises(ChildError, match="out of order"):
+        until_output(["-c", "import sys; print(); print('out of order', file=sys.stderr); sys.exit(3)"])
+
+
+def test_figures_of_the_sections_that_were_run(tmp_path: Path) -> None:
+    seconds = {"median": 2.0, "least": 1.0, "largest": 3.0}
+    point: dict[str, Any] = {"words_per_conversion": 4}
+    for name in ("bitserial", "certified", "bitserial by population counts", "plain torch"):
+        point[f"{name}, 1 threads"] = seconds | {"conversions": 100}
+    engines = {
+        f"{name}, {n} threads": seconds | {"images_per_s": 4.0} for name in ("bitserial", "certified") for n in (1, 2)
+    }
+    results = {
+        "kernel": {kernel.BOUND: {"conversions_per_s_and_core": 1e9}, "sweep": {"CP rate": {"1": point, "2": point}}},
+        "network": {"ResNet-20": {"images": 8} | engines},
+        "scaling": {"images": {"1": engines, "8": engines}, "depth": {"20": {"macs_per_image": 10**6} | engines}},
+        "memory": {"imports alone": {"peak_mib": seconds}},
+        "startup": {"bitline --help": seconds},
+        "pruning": {},
+    }
+    paths = draw({"results": results}, tmp_path / "figures")
+    assert [path.name for path in paths] == [f"{n}.png" for n in ("kernel", "network", "scaling", "memory", "startup")]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
