@@ -73,7 +73,7 @@ def recipe(shared: Path, run: str) -> dict[str, Any]:
     }
 
 
-def make(shared: Path, work: Path, run: str) -> dict[str, Any]:
+def make(shared: Path, work: Path, run: str, engine: str) -> dict[str, Any]:
     """Prune and simulate; both reports are kept in ``work``."""
     pruned, kept = work / f"{run}.safetensors", work / f"{run}.json"
     if not kept.exists():
@@ -90,6 +90,7 @@ def make(shared: Path, work: Path, run: str) -> dict[str, Any]:
             pruned,
             "tinyadc",
             f"cifar10:{shared / 'cifar10'}",
+            engine=engine,
             out=folder,
             command=f"bitline simulate {pruned.name}",
             progress=progress_on(sys.stderr),
@@ -125,6 +126,7 @@ def row(run: str, made: dict[str, Any]) -> dict[str, Any]:
         "kept": sum(layer["nonzeros"] for layer in pruned["layers"]) / weights,
         "epochs": [{key: epoch[key] for key in ("phase", "loss", "distance")} for epoch in pruned["epochs"]],
         "seconds_per_epoch": sum(epoch["seconds"] for epoch in pruned["epochs"]) / len(pruned["epochs"]),
+        "engine": simulated["provenance"]["engine"],
         "test_images": accuracy["images"],
         "float_before": pruned["accuracy"]["before"],
         "float_after": accuracy["float_top1"],
@@ -168,14 +170,15 @@ def page(rows: list[dict[str, Any]], unpruned: dict[str, Any], published: dict[s
         "Made by `python -m benchmarks.pruned_networks SHARED --work DIR --published TABLES.json --out PAGE`; the JSON",
         "beside it has all recipes, losses and hashes. Each row is one `bitline prune` of the same checkpoint, with",
         f"{EPOCHS} epochs of the 50,000 training images, whatever the solver, one seed; then `bitline simulate` of",
-        "the saved file: 10,000 test images, every conversion, hardware `tinyadc`, each layer's ADC as proven.",
+        "the saved file: 10,000 test images, hardware `tinyadc`, each layer's ADC as proven; bit-serially, every",
+        "conversion performed, or where it says so by the certified engine, which counts the same.",
         "The first layer stays dense.",
         "",
         f"Dense: {dense_top1}, {unpruned['certificate']['adc_bits']['weight_aware']} bits proven.",
         "",
         *_table(
             "constraint | solver | weights kept | float top-1 | simulated top-1 | identical to the integer network | "
-            "equation | paper | proven | configured | paper's count proven lossless | saturations",
+            "equation | paper | proven | configured | paper's count proven lossless | saturations | engine",
             [_accuracy_cells(r) for r in rows],
         ),
         "",
@@ -236,6 +239,7 @@ def _accuracy_cells(r: dict[str, Any]) -> list[str]:
         str(r["configured"]),
         "yes" if r["paper_proven_lossless"] else "no",
         f"{r['saturations']} of {r['conversions']:.3e}",
+        r["engine"],
     ]
 
 
@@ -301,16 +305,19 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps checkpoints and reports")
     parser.add_argument("--out", type=Path, help="Markdown page to write, with its JSON beside it")
     parser.add_argument("--published", type=Path, help="TinyADC's tables as JSON, to stand beside (page only)")
-    parser.add_argument("--only", nargs="+", choices=[*RUNS, *OTHER_RUNS], metavar="RUN", help="some runs, no page")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*RUNS, *OTHER_RUNS], metavar="RUN", help="some runs; a page only with --out"
+    )
+    parser.add_argument("--engine", choices=("bitserial", "certified"), default="bitserial", help="of new simulations")
     parser.add_argument("--threads", type=int, help="torch's threads (all cores)")
     args = parser.parse_args()
-    if (args.out is None or args.published is None) and not args.only:
+    if (args.out is None) != (args.published is None) or (args.out is None and not args.only):
         parser.error("--out and --published are needed for the page (or --only, for some runs and no page)")
     if args.threads:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
-    made = {run: make(args.shared, args.work, run) for run in args.only or RUNS}
-    if not args.only:
+    made = {run: make(args.shared, args.work, run, args.engine) for run in args.only or RUNS}
+    if args.out is not None:
         rows = [row(run, reports) for run, reports in made.items()]
         published = json.loads(args.published.read_text())
         args.out.write_text(page(rows, dense(args.shared, args.work), published))

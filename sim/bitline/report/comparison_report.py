@@ -20,7 +20,8 @@ __all__ = ["comparison_csv", "comparison_figure", "comparison_markdown", "compar
 _Row = Mapping[str, Any]
 
 _NOTE = (
-    "Conversions, comparisons and ADC energy are of one image; energy is counted from the comparisons made. "
+    "Conversions, comparisons and ADC energy are of one image; energy is counted from the comparisons made, and its "
+    "ratios are to a plain SAR search of the same columns and to the first row. "
     "Area is of the tiles, without HyperTransport; SAR searches change no area in this model."
 )
 
@@ -28,7 +29,15 @@ _NOTE = (
 def _table(report: _Row) -> Table:
     heads = [
         *("checkpoint", "method", "top-1", "resolution", "ADC\nbits", "proven", "columns"),
-        *("conver-\nsions", "compari-\nsons", "ADC\nuJ", "less\nthan plain", "tiles\nmm2", "tiles\nW"),
+        *(
+            "conver-\nsions",
+            "compari-\nsons",
+            "ADC\nuJ",
+            "plain SAR\n/ this",
+            "first row\n/ this",
+            "tiles\nmm2",
+            "tiles\nW",
+        ),
     ]
     rows = [
         [
@@ -42,7 +51,8 @@ def _table(report: _Row) -> Table:
             f"{row['conversions']:.3g}",
             f"{row['comparisons']:.3g}",
             _number(row["adc_energy_uj"], ".3g"),
-            "-" if row["adc_energy_less"] is None else f"{row['adc_energy_less']:.2f}x",
+            _number(row["plain_energy_ratio"], ".2f"),
+            _number(row["first_energy_ratio"], ".2f"),
             _number(row["tiles_area_mm2"], ".2f"),
             _number(row["tiles_power_w"], ".3f"),
         ]
@@ -116,47 +126,52 @@ def comparison_figure(report: _Row) -> Figure:
     Rows without a price or labels are left out.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    from bitline.report.figure_style import BLUE, DARK, FILLS, WIDTH_IN, style
+    from bitline.report.figure_style import DARK, FILLS, WIDTH_IN, style
 
     rows = [row for row in report["rows"] if row["adc_energy_uj"] and row["simulated_top1"] is not None]
     largest = max((row["tiles_area_mm2"] for row in rows), default=1.0)
-    shapes = "osD^v<>P"
+    looks = {name: (FILLS[i % len(FILLS)][0], "osD^v<>P"[i % 8]) for i, name in enumerate(report["methods"])}
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     with style():
         figure = Figure(figsize=(WIDTH_IN, 3.8), layout="constrained")
         axis = figure.subplots()
-        for index, name in enumerate(report["methods"]):
-            mine = [row for row in rows if row["method"] == name]
-            colour = FILLS[index % len(FILLS)][0] if mine else BLUE
-            axis.scatter(
-                [row["adc_energy_uj"] for row in mine],
-                [100 * row["simulated_top1"] for row in mine],
-                s=[12 + 130 * row["tiles_area_mm2"] / largest for row in mine],
-                marker=shapes[index % len(shapes)],
-                facecolors=[colour if row["guarantee"] == "proven lossless" else "none" for row in mine],
-                edgecolors=colour,
-                linewidths=1.0,
-                alpha=0.8,
-                label=name.replace("_", " "),
-            )
         for row in rows:
-            axis.annotate(
-                str(checkpoints.index(row["checkpoint"]) + 1),
-                (row["adc_energy_uj"], 100 * row["simulated_top1"]),
-                textcoords="offset points",
-                xytext=(4, 4),
-                fontsize=5.5,
-                color=DARK,
+            colour, shape = looks[row["method"]]
+            place = (row["adc_energy_uj"], 100 * row["simulated_top1"])
+            proven = row["guarantee"] == "proven lossless"
+            axis.scatter(
+                *place,
+                s=12 + 110 * row["tiles_area_mm2"] / largest,
+                marker=shape,
+                facecolor=colour if proven else (0, 0, 0, 0),
+                edgecolor=colour,
+                linewidth=1.1,
             )
+            number = str(checkpoints.index(row["checkpoint"]) + 1)
+            axis.annotate(number, place, textcoords="offset points", xytext=(4, 4), fontsize=5.5, color=DARK)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("ADC energy of one image (uJ)")
         axis.set_ylabel("top-1, simulated (%)")
-        axis.margins(0.08)
-        names = "\n".join(f"{i + 1}  {shorten(name, 34)}" for i, name in enumerate(checkpoints))
-        legend = figure.legend(loc="outside right upper", fontsize=6.5, title="method (filled: proven lossless)")
-        legend.get_title().set_fontsize(6.5)
-        figure.text(0.995, 0.02, names, ha="right", va="bottom", fontsize=5.5, color=DARK)
+        shown = [100 * row["simulated_top1"] for row in rows]
+        low, high = min(shown, default=0.0), max(shown, default=100.0)
+        margin = max(0.5, 0.1 * (high - low))
+        axis.set_ylim(low - margin, min(high + margin, 101))
+        marks = [
+            Line2D([], [], linestyle="", marker=shape, markersize=5, color=colour, label=name.replace("_", " "))
+            for name, (colour, shape) in looks.items()
+        ]
+        marks += [
+            Line2D([], [], linestyle="", label=f"{i + 1}  {shorten(name, 34)}") for i, name in enumerate(checkpoints)
+        ]
+        note = "filled: proven lossless; size: area of the tiles"
+        legend = figure.legend(handles=marks, loc="outside right upper", fontsize=6, title=note)
+        legend.get_title().set_fontsize(6)
     return figure
 
 
