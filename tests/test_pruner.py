@@ -397,7 +397,7 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_state(
         ({}, "a rate or adc_bits is needed"),
         ({"rate": 2, "adc_bits": 4}, "exclude each other"),
         ({"adc_bits": 1}, "1 bits do not hold one full cell"),
-        ({"adc_bits": 4, "method": "filter"}, "adc_bits needs method: cp, got filter"),
+        ({"adc_bits": 4, "method": "filter"}, "adc_bits needs method: cp or value_bit, got filter"),
         ({"rate": 2, "method": "magic"}, r"pruning\.method: "),
         ({"rate": 2, "solver": "magic"}, r"pruning\.solver: "),
         ({"rate": 2, "layer_rates": {"fc9": 2}}, "'fc9' is no layer to prune"),
