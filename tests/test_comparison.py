@@ -92,6 +92,14 @@ def test_a_row_without_labels_or_price_is_left_out_of_the_figure(compared: tuple
     assert "-" in comparison_text(bare)
 
 
+def test_counting_conversions_alone_gives_the_same_rows(compared: tuple[dict[str, Any], Path]) -> None:
+    """Without a search that needs the sums the fast kernel runs; and a checkpoint may have methods of its own."""
+    few = compare(["digits_resnet20_cp16=early,plain"], images=IMAGES, calibration_images=16)
+    assert list(few["methods"]) == ["plain", "early"]
+    for name, row in _rows(few).items():
+        assert {**row, "first_energy_ratio": 0} == {**_rows(compared[0])[name], "first_energy_ratio": 0}
+
+
 def test_lossy_is_called_lossy() -> None:
     """A budget as large as the sums' own squares lets the far range go."""
     report = compare(

@@ -122,7 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Run every CHECKPOINT with every method on the same images. Without checkpoints: the shipped "
         "digits networks.",
     )
-    compare.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help=_SHIPPED_HINT)
+    compare.add_argument(
+        "checkpoints",
+        nargs="*",
+        metavar="CHECKPOINT[=METHOD,...]",
+        help=f"{_SHIPPED_HINT}; with methods of its own after =",
+    )
     compare.add_argument("--hw", metavar="NAME_OR_YAML", default="tinyadc", help="hardware description (tinyadc)")
     compare.add_argument(
         "--methods",

@@ -26,11 +26,11 @@ from bitline.crossbar import sar
 from bitline.crossbar.polarised import PolarisedMapping, fragment_hardware, polarised_mapping
 from bitline.crossbar.sar import Comparisons
 from bitline.data import Dataset
-from bitline.errors import ConfigError, RangeError
-from bitline.hardware import Hardware
+from bitline.errors import ConfigError, RangeError, VerificationError
+from bitline.hardware import Hardware, Readout
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
-from bitline.network.evaluation import batch_size_for
+from bitline.network.evaluation import batch_size_for, evaluate
 from bitline.preparation import Prepared, calibration_split, chosen_hardware, prepare
 from bitline.report.comparison_report import write_comparison
 from bitline.report.machine import machine_facts
@@ -41,6 +41,8 @@ __all__ = ["METHODS", "Method", "compare"]
 
 DEFAULT_CHECKPOINTS = ("digits_resnet20_dense", "digits_resnet20_cp16")
 _BATCH = 32
+_SUMS_DO_NOT_MATTER = ("plain", "early")
+"""Searches whose comparisons follow from the number of conversions alone, so the fastest kernel may run them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,8 @@ def compare(
     Parameters
     ----------
     checkpoints : sequence of str or Path
-        Checkpoint files or names of shipped ones; pruned ones bring their pruning with them.
+        Checkpoint files or names of shipped ones; pruned ones bring their pruning with them. ``PATH=METHOD,METHOD``
+        gives one methods of its own.
     hw : str, Path or Hardware
         With differential encoding and digital readout; methods change its encoding, readout and ADC.
     methods : sequence of str, optional
@@ -168,17 +171,20 @@ def compare(
     chosen = _methods(methods)
     if not checkpoints:
         raise ConfigError("checkpoints: at least one is needed")
-    if any(method.polarised for method in chosen):
-        fragment_hardware(hardware, fragment)
     folder = None if out is None else OutputFolder(out)
     if folder is not None:
         folder.check()
+    plan = [_own_methods(checkpoint, chosen) for checkpoint in checkpoints]
+    if any(method.polarised for _, mine in plan for method in mine):
+        fragment_hardware(hardware, fragment)
     rows: list[dict[str, Any]] = []
-    for checkpoint in checkpoints:
+    for checkpoint, mine in plan:
         prepared = prepare(checkpoint, data, arch=arch, normalisation=normalisation)
         count = _images(images, prepared.dataset)
-        work = _Work(prepared, count, calibration_images, budget, progress)
-        rows += [_row(work, method, hardware, fragment) for method in chosen]
+        sums = any(method.search not in _SUMS_DO_NOT_MATTER for method in mine)
+        work = _Work(prepared, count, calibration_images, budget, progress, hardware if sums else None)
+        rows += [_row(work, method, hardware, fragment) for method in mine]
+    used = [method for method in METHODS.values() if any(method in mine for _, mine in plan)]
     for row in rows:
         row["first_energy_ratio"] = _ratio(rows[0]["adc_energy_uj"], row["adc_energy_uj"])
     report = {
@@ -192,9 +198,7 @@ def compare(
         "calibration_images": calibration_images,
         "fragment": fragment,
         "budget": budget,
-        "methods": {
-            method.name: {"summary": method.summary, "published": method.published or None} for method in chosen
-        },
+        "methods": {method.name: {"summary": method.summary, "published": method.published or None} for method in used},
         "rows": rows,
     }
     if folder is not None:
@@ -207,6 +211,14 @@ def _methods(names: Sequence[str] | None) -> list[Method]:
     if unknown:
         raise ConfigError(f"methods: unknown method '{unknown[0]}' (known: {', '.join(METHODS)})")
     return [method for method in METHODS.values() if names is None or method.name in names]
+
+
+def _own_methods(checkpoint: str | Path, methods: list[Method]) -> tuple[str | Path, list[Method]]:
+    """A checkpoint given as ``PATH=METHOD,METHOD`` has methods of its own."""
+    path, _, names = str(checkpoint).rpartition("=")
+    if not path or Path(checkpoint).exists():
+        return checkpoint, methods
+    return path, _methods(names.split(","))
 
 
 def _images(images: int | None, dataset: Dataset) -> int:
@@ -222,8 +234,18 @@ def _images(images: int | None, dataset: Dataset) -> int:
 class _Work:
     """One checkpoint: each encoding is converted once, each set of searches that gives other integers is run once."""
 
-    def __init__(self, prepared: Prepared, images: int, calibration: int, budget: float, progress: Progress) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        images: int,
+        calibration: int,
+        budget: float,
+        progress: Progress,
+        searched: Hardware | None,
+    ) -> None:
         self.prepared, self.images, self.budget, self.progress = prepared, images, budget, progress
+        self.searched = searched
+        """The description on which searches need every column sum, if there is one."""
         self.split, _ = calibration_split(prepared.dataset, calibration)
         self.graph = operations(prepared.network.module, prepared.dataset.image_shape)
         self._networks: dict[str, CrossbarNetwork] = {}
@@ -261,18 +283,47 @@ class _Work:
         if key not in self._runs:
             self.progress.start(self.images, f"images of {self.prepared.checkpoint_name}, {search}")
             try:
-                self._runs[key] = run_with(
-                    network,
-                    searches,
-                    self.prepared.dataset.test,
-                    images=self.images,
-                    batch_size=batch_size_for(self.graph),
-                    label_offset=self.prepared.label_offset,
-                    advance=self.progress.advance,
+                self._runs[key] = (
+                    self._count_only(network, hw)
+                    if search == "plain" and hw != self.searched
+                    else run_with(
+                        network,
+                        searches,
+                        self.prepared.dataset.test,
+                        images=self.images,
+                        batch_size=batch_size_for(self.graph),
+                        label_offset=self.prepared.label_offset,
+                        advance=self.progress.advance,
+                    )
                 )
             finally:
                 self.progress.finish()
         return self._runs[key]
+
+    def _count_only(self, network: CrossbarNetwork, hw: Hardware) -> SearchRun:
+        """All images, every conversion counted but not its sum: all stand at the sum 0."""
+        evaluation = evaluate(
+            network,
+            self.prepared.dataset.test,
+            images=self.images,
+            batch_size=batch_size_for(self.graph),
+            engine="bitserial",
+            label_offset=self.prepared.label_offset,
+            advance=self.progress.advance,
+        )
+        codes = []
+        for layer, proof, counters in zip(network.layers, _proofs(network), network.counters, strict=True):
+            passes = 2 if layer.signed_inputs and hw.dac_bits > 1 else 1
+            tiles = -(-layer.rows // hw.rows) * layer.groups
+            signs = 1 if hw.readout is Readout.ANALOG else hw.signs
+            each = passes * tiles * np.array([layer.columns * signs] * hw.slices + [int(proof.adc.unit is not None)])
+            vectors, rest = divmod(counters.conversions, hw.input_cycles * int(each.sum()))
+            if rest:
+                raise VerificationError(f"layer {layer.name}: {rest} conversions belong to no input vector")
+            mine = np.zeros((hw.input_cycles, hw.slices + 1, 1 << proof.adc.bits), np.int64)
+            mine[:, :, 0] = vectors * each
+            codes.append(mine)
+        return SearchRun(evaluation=evaluation, codes=tuple(codes))
 
 
 def _proofs(network: CrossbarNetwork) -> Any:
