@@ -8,6 +8,7 @@ lossless, was only measured to be on these images, or is lossy, and what was pub
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from bitline.crossbar.polarised import PolarisedMapping, fragment_hardware, pola
 from bitline.crossbar.sar import Comparisons
 from bitline.data import Dataset
 from bitline.errors import ConfigError, RangeError
-from bitline.hardware import Hardware
+from bitline.hardware import Encoding, Hardware, Readout
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for
@@ -167,6 +168,13 @@ def compare(
     chosen = _methods(methods)
     if not checkpoints:
         raise ConfigError("checkpoints: at least one is needed")
+    if not 0 <= budget < math.inf:
+        raise RangeError(f"budget: must be at least 0 and finite, got {budget}")
+    if hardware.encoding is not Encoding.DIFFERENTIAL or hardware.readout is not Readout.DIGITAL:
+        raise ConfigError(
+            f"hardware {hardware.name}: methods start from the differential encoding with digital readout, "
+            f"got {hardware.encoding.value}, {hardware.readout.value}"
+        )
     if any(method.polarised for method in chosen):
         fragment_hardware(hardware, fragment)
     folder = None if out is None else OutputFolder(out)
@@ -203,7 +211,10 @@ def _methods(names: Sequence[str] | None) -> list[Method]:
     unknown = [name for name in names or () if name not in METHODS]
     if unknown:
         raise ConfigError(f"methods: unknown method '{unknown[0]}' (known: {', '.join(METHODS)})")
-    return [method for method in METHODS.values() if names is None or method.name in names]
+    chosen = [method for method in METHODS.values() if names is None or method.name in names]
+    if not chosen:
+        raise ConfigError("methods: at least one is needed")
+    return chosen
 
 
 def _images(images: int | None, dataset: Dataset) -> int:

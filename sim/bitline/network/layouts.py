@@ -46,6 +46,11 @@ def keep_channels_last(graph_module: fx.GraphModule) -> None:
     # an operation that overwrites a view of a feature map must not find a copy of it
     if any(is_inplace(graph_module, node) or _overwritten(graph_module, node) for node, _ in readers):
         return
+    # and a view must not be a copy of what is overwritten after it was taken
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    overwritten = {_base(node, marked): order[node] for node in marked if is_inplace(graph_module, node)}
+    if any(overwritten.get(_base(argument, marked), -1) > order[node] for node, read in readers for argument in read):
+        return
     for node, read in readers:
         for argument in read:
             with graph.inserting_before(node):  # and not before something that overwrites the feature map in place
@@ -74,3 +79,10 @@ def _asks_shape(node: fx.Node) -> bool:
 def _overwritten(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether an operation overwrites this one's result, which may be a view of what it read."""
     return any(is_inplace(graph_module, user) and user.args and user.args[0] is node for user in node.users)
+
+
+def _base(node: fx.Node, marked: set[fx.Node]) -> fx.Node:
+    """The first of a chain of operations whose memory this result may share: by the first argument, to be safe."""
+    while node.args and isinstance(node.args[0], fx.Node) and node.args[0] in marked:
+        node = node.args[0]
+    return node
