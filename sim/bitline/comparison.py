@@ -8,6 +8,7 @@ lossless, was only measured to be on these images, or is lossy, and what was pub
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from bitline.crossbar.polarised import PolarisedMapping, fragment_hardware, pola
 from bitline.crossbar.sar import Comparisons
 from bitline.data import Dataset
 from bitline.errors import ConfigError, RangeError, VerificationError
-from bitline.hardware import Hardware, Readout
+from bitline.hardware import Encoding, Hardware, Readout
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for, evaluate
@@ -171,6 +172,13 @@ def compare(
     chosen = _methods(methods)
     if not checkpoints:
         raise ConfigError("checkpoints: at least one is needed")
+    if not 0 <= budget < math.inf:
+        raise RangeError(f"budget: must be at least 0 and finite, got {budget}")
+    if hardware.encoding is not Encoding.DIFFERENTIAL or hardware.readout is not Readout.DIGITAL:
+        raise ConfigError(
+            f"hardware {hardware.name}: methods start from the differential encoding with digital readout, "
+            f"got {hardware.encoding.value}, {hardware.readout.value}"
+        )
     folder = None if out is None else OutputFolder(out)
     if folder is not None:
         folder.check()
@@ -210,7 +218,10 @@ def _methods(names: Sequence[str] | None) -> list[Method]:
     unknown = [name for name in names or () if name not in METHODS]
     if unknown:
         raise ConfigError(f"methods: unknown method '{unknown[0]}' (known: {', '.join(METHODS)})")
-    return [method for method in METHODS.values() if names is None or method.name in names]
+    chosen = [method for method in METHODS.values() if names is None or method.name in names]
+    if not chosen:
+        raise ConfigError("methods: at least one is needed")
+    return chosen
 
 
 def _own_methods(checkpoint: str | Path, methods: list[Method]) -> tuple[str | Path, list[Method]]:
@@ -440,7 +451,10 @@ def _price(
     assert network.certificate is not None
     facts, _ = mapped_weights(network.layers, network.certificate, network.hw)
     if mappings is not None:
-        facts = {mapping.name: _polarised_facts(mapping, facts[mapping.name], design) for mapping in mappings}
+        facts = {
+            mapping.name: _polarised_facts(mapping, facts[mapping.name], layer.rows, design)
+            for mapping, layer in zip(mappings, network.layers, strict=True)
+        }
     bits = {proof.name: proof.adc.per_slice for proof in network.certificate.layers}
     priced = estimate(work.graph, design, adc_bits=bits, weights=facts)
     outside = [sum(part.get(name, 0.0) for name in priced.chip_level) for part in (priced.area_mm2, priced.power_w)]
@@ -455,13 +469,13 @@ def _price(
     return dict(zip(keys, found, strict=True))
 
 
-def _polarised_facts(mapping: PolarisedMapping, facts: WeightFacts, design: Hardware) -> WeightFacts:
+def _polarised_facts(mapping: PolarisedMapping, facts: WeightFacts, rows: int, design: Hardware) -> WeightFacts:
     nothing = (0,) * len(facts.removed_rows)
     return replace(
         facts,
         removed_rows=nothing,
         removed_columns=nothing,
         zero_crossbars=0,
-        turns=design.rows // mapping.fragment,
+        turns=-(-min(rows, design.rows) // mapping.fragment),
         tile_columns=mapping.columns,
     )

@@ -328,3 +328,57 @@ def test_a_view_that_is_overwritten_keeps_the_usual_layout():
     network = convert(OverwrittenView(), x, bitline.load_hardware("tinyadc"), engine="certified", calibrator="max")
     assert network(x).min() >= 1
     assert not next(m for m in network.modules() if isinstance(m, CrossbarModule)).channels_last
+
+
+class OverwrittenLater(Layouts):
+    """A view is taken of a feature map that is overwritten afterwards."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.conv, self.head = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(48, 4)
+
+    def forward(self, x):
+        """Flatten, then overwrite."""
+        y = self.conv(x)
+        flat = y.flatten(1)
+        y.relu_()
+        return self.head(flat)
+
+
+def test_a_view_sees_what_is_overwritten_later():
+    torch.manual_seed(0)
+    network, x = OverwrittenLater().eval(), torch.randn(8, 2, 4, 4)
+    converted = convert(network, x, bitline.load_hardware("tinyadc"))
+    assert not any(m.channels_last for m in converted.modules() if isinstance(m, CrossbarModule))
+    with torch.no_grad():
+        assert (converted(x) - network(x)).abs().max() < 0.05  # 0.4 with a copy in place of the view
+
+
+@pytest.mark.parametrize("in_bytes", IN_BYTES)
+@pytest.mark.parametrize(("kernel", "stride", "size"), [((5, 5), (1, 2), (8, 6)), ((2, 3), (2, 1), (3, 7))])
+def test_one_output_position_along_a_side(kernel, stride, size, in_bytes):
+    """One channel, one output column, a wide stride: oneDNN 3 gives wrong sums (8 x 6, stride (1, 2))."""
+    rng = np.random.default_rng(3)
+    w, x = rng.integers(-128, 128, (1, kernel[0] * kernel[1], 8)), rng.integers(0, 256, (2, *size, 1))
+    window = Window(kernel=kernel, stride=stride)
+    dense = DenseConvolution(w, window, (0, 255), in_bytes=in_bytes)
+    expected = plain_product(x, w, window)
+    assert np.array_equal(dense.multiply(x.astype(dense.code_dtype)) + dense.offset, expected)
+    exact = IntegerConvolution(w, 255, window)
+    assert np.array_equal(exact.multiply(x.astype(np.float32)), expected)
+
+
+def test_inference_mode_on_several_threads(monkeypatch):
+    monkeypatch.setattr(crossbar_modules, "_CACHE_BYTES", 1)
+    network = nn.Sequential(nn.Conv2d(2, 3, 3)).eval()
+    x = torch.rand(4, 2, 6, 6)
+    converted = convert(network, x, bitline.load_hardware("tinyadc"))
+    converted.engine = "certified"
+    threads = torch.get_num_threads()
+    expected = converted(x)
+    try:
+        torch.set_num_threads(2)
+        with torch.inference_mode():
+            assert torch.equal(converted(x), expected)
+    finally:
+        torch.set_num_threads(threads)

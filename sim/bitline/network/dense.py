@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitline.layers import Window
+from bitline.network.patches import without_idle_strides
 
 __all__ = ["FLOAT32_INTEGERS", "DenseConvolution", "bytes_are_exact"]
 
@@ -121,8 +122,8 @@ class DenseConvolution:
     def _convolve(self, x: NDArray[Any], weight: torch.Tensor) -> NDArray[np.float32]:
         if self.window.kernel == (1, 1) and self.window.stride == (1, 1):
             x = x.reshape(1, 1, -1, x.shape[3])  # positions are alike: one long line is faster than many short ones
-        images = torch.from_numpy(x).permute(0, 3, 1, 2)
-        stride, dilation = list(self.window.stride), list(self.window.dilation)
+        x, stride = without_idle_strides(x, self.window)
+        images, dilation = torch.from_numpy(x).permute(0, 3, 1, 2), list(self.window.dilation)
         if self.in_bytes:
             y = torch.ops.onednn.qconv2d_pointwise(
                 images,

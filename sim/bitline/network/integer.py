@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitline.layers import Window
+from bitline.network.patches import without_idle_strides
 
 __all__ = ["IntegerConvolution", "IntegerMatrices"]
 
@@ -94,7 +95,7 @@ class IntegerConvolution:
 
     def multiply(self, x: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Products (n * height * width, G * N) float32 of codes (n, H, W, G * channels) float32, margins included."""
-        stride, dilation = list(self._window.stride), list(self._window.dilation)
-        images = torch.from_numpy(x).permute(0, 3, 1, 2)
+        x, stride = without_idle_strides(x, self._window)
+        images, dilation = torch.from_numpy(x).permute(0, 3, 1, 2), list(self._window.dilation)
         y = torch.mkldnn_convolution(images, self._w, None, [0, 0], stride, dilation, self._groups)
         return np.asarray(y.permute(0, 2, 3, 1).reshape(-1, y.shape[1]).numpy())

@@ -25,6 +25,8 @@ _FUNCTIONS = {
 }  # fmt: skip
 _METHODS = {"add", "add_", "relu", "relu_"}
 _SHAPES = {"size", "dim"}
+_COPIES = {"mean", "sum", "softmax", "sigmoid", "tanh", "adaptive_avg_pool2d", "avg_pool2d", "interpolate", "pad"}
+"""Operations by name whose result never shares memory with what they read."""
 
 
 def keep_channels_last(graph_module: fx.GraphModule) -> None:
@@ -45,6 +47,15 @@ def keep_channels_last(graph_module: fx.GraphModule) -> None:
             readers.append((node, read))
     # an operation that overwrites a view of a feature map must not find a copy of it
     if any(is_inplace(graph_module, node) or _overwritten(graph_module, node) for node, _ in readers):
+        return
+    # and a view must not be a copy of what is overwritten after it was taken
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    overwritten = {
+        _base(graph_module, node): order[node] for node in order if node in marked and is_inplace(graph_module, node)
+    }
+    views = [(node, read) for node, read in readers if not _copies(graph_module, node)]
+    bases = [(_base(graph_module, argument), order[node]) for node, read in views for argument in read]
+    if any(overwritten.get(base, -1) > place for base, place in bases):
         return
     for node, read in readers:
         for argument in read:
@@ -74,3 +85,23 @@ def _asks_shape(node: fx.Node) -> bool:
 def _overwritten(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether an operation overwrites this one's result, which may be a view of what it read."""
     return any(is_inplace(graph_module, user) and user.args and user.args[0] is node for user in node.users)
+
+
+def _base(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The operation whose memory this result may share."""
+    while node.args and isinstance(node.args[0], fx.Node) and _shares_memory(graph_module, node):
+        node = node.args[0]
+    return node
+
+
+def _shares_memory(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        return isinstance(module, (nn.Identity, nn.Dropout)) or is_inplace(graph_module, node)
+    return node.target is operator.getitem or is_inplace(graph_module, node)
+
+
+def _copies(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return not isinstance(graph_module.get_submodule(str(node.target)), (nn.Flatten, nn.Unflatten))
+    return (node.target if node.op == "call_method" else getattr(node.target, "__name__", "")) in _COPIES

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitline.layers import Window
 
-__all__ = ["Block", "blocks", "gather_patches", "pad_images", "patches"]
+__all__ = ["Block", "blocks", "gather_patches", "pad_images", "patches", "without_idle_strides"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,22 @@ def pad_images(x: NDArray[Any], window: Window) -> NDArray[Any]:
     if not any(window.padding):
         return x
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+
+
+def without_idle_strides(x: NDArray[Any], window: Window) -> tuple[NDArray[Any], list[int]]:
+    """Images (n, H, W, C) and strides for the same convolution, stride 1 along a side with one output position.
+
+    oneDNN 3 reads wrong numbers of images of one channel, channels last, where one output column has a wider stride.
+    """
+    sides = window.output_size(x.shape[1], x.shape[2])
+    if 1 not in sides or window.stride == (1, 1):
+        return x, list(window.stride)
+    stride = [1 if side == 1 else step for side, step in zip(sides, window.stride, strict=True)]
+    height, width = (
+        (side - 1) * step + (kernel - 1) * dilation + 1
+        for side, step, kernel, dilation in zip(sides, stride, window.kernel, window.dilation, strict=True)
+    )
+    return np.ascontiguousarray(x[:, :height, :width]), stride
 
 
 def blocks(images: int, height: int, width: int, vector_bytes: int, budget_bytes: int) -> Iterator[Block]:

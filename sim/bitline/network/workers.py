@@ -27,7 +27,13 @@ def each(work: Callable[[_Part], None], parts: Sequence[_Part]) -> None:
         for part in parts:
             work(part)
         return
-    list(_pool(os.getpid(), threads).map(work, parts))
+    inference = torch.is_inference_mode_enabled()
+
+    def in_mode(part: _Part) -> None:
+        with torch.inference_mode(inference):  # torch's modes are a thread's own: the caller's tensors are of its mode
+            work(part)
+
+    list(_pool(os.getpid(), threads).map(in_mode, parts))
 
 
 @lru_cache(maxsize=1)
