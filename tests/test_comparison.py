@@ -117,7 +117,7 @@ def test_lossy_is_called_lossy() -> None:
         ({"checkpoints": []}, ConfigError, "checkpoints: at least one is needed"),
         ({"images": 501}, RangeError, r"images: must be 1\.\.500"),
         ({"fragment": 3}, ConfigError, "fragment must divide 128 rows, got 3"),
-        ({"hw": "isaac_8bit"}, ConfigError, "needs the differential encoding"),
+        ({"hw": "isaac_8bit"}, ConfigError, "methods start from the differential encoding"),
     ],
 )
 def test_bad_input(changes: dict[str, Any], error: type[Exception], message: str) -> None:
