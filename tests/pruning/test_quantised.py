@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bitline.errors import BitlineError
+from bitline.pruning.admm import Admm, AdmmPlan
+from bitline.pruning.constraints import ColumnProportional
 from bitline.pruning.layers import prunable_layers
 from bitline.pruning.quantised import QuantisedRetraining
-from bitline.pruning.training import Stopped, Trainer, TrainingPlan
+from bitline.pruning.solvers import StraightThrough
+from bitline.pruning.training import EpochRecord, Phase, Stopped, Trainer, TrainingPlan
 from bitline.pruning.value_bit import ValueBit
 
 PLAN = TrainingPlan(epochs=2, batch_size=16, learning_rate=0.05, seed=3)
@@ -30,6 +35,16 @@ def _data() -> tuple[Tensor, Tensor]:
 def _phase(net: nn.Module) -> QuantisedRetraining:
     layers = prunable_layers(net, exempt_first=False)
     return QuantisedRetraining(layers, [ValueBit(limit=7, rows=16)] * len(layers))
+
+
+def _straight_through(net: nn.Module) -> StraightThrough:
+    layers = prunable_layers(net, exempt_first=False)
+    return StraightThrough(layers, [ColumnProportional(4, rows=16)] * len(layers))
+
+
+def _admm(net: nn.Module) -> Admm:
+    layers = prunable_layers(net, exempt_first=False)
+    return Admm(layers, ColumnProportional(4, rows=16), AdmmPlan(update_steps=2))
 
 
 def test_gradients_at_the_projected_weights_move_the_dense_ones() -> None:
@@ -98,6 +113,25 @@ def test_stopped_after_any_step_it_goes_on_exactly(steps: int) -> None:
     resumed.run()
     for key, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("begin", [_phase, _straight_through, _admm])
+def test_weights_that_diverge_stop_it_where_they_are_projected_in_every_step(
+    begin: Callable[[nn.Module], Phase],
+) -> None:
+    net, (images, labels) = _network(), _data()
+    plan = PLAN.model_copy(update={"epochs": 3})
+    kept: dict[str, Tensor] = {}
+    trainer = Trainer(net, images, labels, plan, begin(net))
+
+    def progress(record: EpochRecord) -> None:
+        kept.update({key: tensor.clone() for key, tensor in net.state_dict().items()})
+        images.fill_(torch.nan)
+
+    with pytest.raises(BitlineError, match=r"not finite in epoch 2 of 3 .*; the weights of epoch 1 are kept"):
+        trainer.run(progress)
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(tensor, kept[key]), key
 
 
 def _copy(state: dict[str, Any]) -> Any:

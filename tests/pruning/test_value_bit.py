@@ -48,6 +48,16 @@ def test_projection_lands_on_the_grid_within_the_limit_and_stays(
     assert torch.equal(constraint.project(projected), projected)  # to the last bit
 
 
+@pytest.mark.parametrize("weight_bits", [4, 8, 12, 16])
+def test_a_projection_stays_as_it_is_however_fine_the_grid(weight_bits: int) -> None:
+    # Float32 resolves 2^-24 of a weight, of 16-bit codes some thousandths.
+    weight = torch.randn(40, 36, generator=torch.Generator().manual_seed(0))
+    constraint = ValueBit(limit=7, rows=16, weight_bits=weight_bits)
+    projected = constraint.project(weight)
+    assert constraint.violation(projected) == 0
+    assert torch.equal(constraint.project(projected), projected)
+
+
 def test_what_fits_already_is_only_put_on_the_grid() -> None:
     # 127 x 0.01 is the column's unit; 0.255 is 25.5 units, the even code is 26 and the nearer scale a little lower.
     weight = torch.tensor([[1.27, 0.64, -0.255, 0.0]])

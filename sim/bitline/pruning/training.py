@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bitline.errors import BitlineError, DataError
+from bitline.errors import BitlineError, DataError, RangeError
 
 __all__ = ["EpochRecord", "Phase", "Stopped", "Trainer", "TrainingPlan", "seeded", "top1"]
 
@@ -261,7 +261,12 @@ class Trainer:
             self._order = torch.randperm(len(self.images), generator=self._generator)
         while self._step < self.steps:
             picks = self._order[self._step * plan.batch_size : (self._step + 1) * plan.batch_size]
-            self._train_step(picks)
+            try:
+                self._train_step(picks)
+            except RangeError:  # a phase that projects within the step is the first to see weights that diverged
+                if _finite(self.module):
+                    raise
+                break
             self._step += 1
             if (self._step - 1) % _CHECK_EVERY == 0 and not torch.isfinite(self._total):
                 break

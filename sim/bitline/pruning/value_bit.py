@@ -34,8 +34,8 @@ __all__ = ["Grid", "ValueBit"]
 
 _SMALLEST = 1e-30
 """Columns with smaller weights become zeros: float32 does not hold a grid there."""
-_ON_GRID = 1e-3
-"""Of a code: as far off it a weight may be through rounding to float32."""
+_ON_GRID = 4 * float(np.finfo(np.float32).eps)
+"""Of the largest code: as far off its own code a weight may be through rounding to float32."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +160,7 @@ class ValueBit:
         values = (codes * scale).astype(matrix.dtype)
         if start is None:  # what is in the set already stays as it is, to the last bit
             own = self._codes(real)
-            inside = (self._excess(own) == 0) & (np.abs(real / whole - own) < _ON_GRID).all(axis=0) & ~dead
+            inside = (self._excess(own) == 0) & (np.abs(real / whole - own) < _ON_GRID * self.high).all(axis=0) & ~dead
             values[:, inside] = matrix[:, inside]
             scale = np.where(inside, whole, scale)
         return values, scale, prices
