@@ -21,7 +21,8 @@ from bitline.conversion_search import (
     search_adc,
 )
 from bitline.crossbar import sar
-from bitline.errors import RangeError
+from bitline.crossbar.sar import LayerSearch
+from bitline.errors import RangeError, ShapeError
 from bitline.network.conversion import CrossbarNetwork, convert
 
 DESIGNS = [
@@ -111,6 +112,18 @@ def test_searches_are_taken_away_again() -> None:
     network.set_searches(plans["twin_range_lossy"])
     assert not torch.equal(network(x), before)
     network.set_adc(network.hw, _bits(network))
+    assert torch.equal(network(x), before)
+
+
+def test_searches_that_do_not_fit_leave_none_behind() -> None:
+    network = small_network()
+    x = Split(2, 4).all
+    before = network(x)
+    plans = plan_searches(network, calibration_codes(network, Split(8, 1)), budget=0.05)["twin_range_lossy"]
+    with pytest.raises(ShapeError, match=f"one for each of {len(plans)} layers, found {len(plans) - 1}"):
+        network.set_searches(plans[:-1])
+    with pytest.raises(ShapeError):
+        network.set_searches([*plans[:-1], LayerSearch(slices=())])
     assert torch.equal(network(x), before)
 
 

@@ -74,7 +74,6 @@ def test_the_saved_file_is_proven_at_two_bits(dense: Path, tmp_path: Path, solve
         # Every weight of the file is its code times its column's scale, to the precision of float32.
         (weights,) = weight_matrices(network.get_submodule(layer.name).weight)
         assert np.allclose(weights, layer.codes[0] * layer.weight_scale[0], rtol=1e-6, atol=0)
-        assert (np.abs(layer.codes[0]).max(axis=0) == 127).all()
 
 
 def test_killed_in_the_retraining_it_goes_on_exactly(dense: Path, tmp_path: Path) -> None:

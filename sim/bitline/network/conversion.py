@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.crossbar.sar import LayerSearch
-from bitline.errors import ConfigError, ConversionError, DataError
+from bitline.errors import ConfigError, ConversionError, DataError, ShapeError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer
 from bitline.network.activations import evaluate_in_float64
@@ -198,8 +198,15 @@ class CrossbarNetwork(nn.Module):
         Every conversion is counted in ``counters[...].codes``; another ADC (:meth:`set_adc`) takes the searches away.
         """
         wanted: Sequence[LayerSearch | None] = [None] * len(self._runners) if searches is None else searches
-        for runner, search in zip(self._runners, wanted, strict=True):
-            runner.set_search(search)
+        if len(wanted) != len(self._runners):
+            raise ShapeError(f"searches: expected one for each of {len(self._runners)} layers, found {len(wanted)}")
+        try:
+            for runner, search in zip(self._runners, wanted, strict=True):
+                runner.set_search(search)
+        except BaseException:  # no layer searches while another does not
+            for runner in self._runners:
+                runner.set_search(None)
+            raise
         self.reset_counters()
 
     # --- what is known about it --------------------------------------------------------------------------------------
