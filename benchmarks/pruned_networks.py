@@ -172,7 +172,7 @@ def page(rows: list[dict[str, Any]], unpruned: dict[str, Any], published: dict[s
         f"{EPOCHS} epochs of the 50,000 training images, whatever the solver, one seed; then `bitline simulate` of",
         "the saved file: 10,000 test images, hardware `tinyadc`, each layer's ADC as proven; bit-serially, every",
         "conversion performed, or where it says so by the certified engine, which counts the same.",
-        "The first layer stays dense. ResNet-18 was not trained: 52 images a processor second in bfloat16, 16 minutes of",
+        "The first layer stays dense. ResNet-18 was not trained: at 52 images a processor second, 16 minutes of",
         "a core an epoch, and no trained checkpoint to start from; gradual pruning ran at rates 8 and 16 only.",
         "",
         f"Dense: {dense_top1}, {unpruned['certificate']['adc_bits']['weight_aware']} bits proven.",
