@@ -13,6 +13,7 @@ import pytest
 import bitline
 from bitline.cli import main
 from bitline.comparison import METHODS, compare
+from bitline.conversion_search import DEFAULT_BUDGET
 from bitline.errors import ConfigError, RangeError
 from bitline.report.comparison_report import comparison_csv, comparison_figure, comparison_markdown, comparison_text
 from bitline.report.figure_style import render
@@ -123,6 +124,14 @@ def test_lossy_is_called_lossy() -> None:
 def test_bad_input(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         compare(**{"checkpoints": ["digits_resnet20_cp16"], **changes})
+
+
+def test_help_says_what_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"({DEFAULT_BUDGET:.4f})" in text
+    assert ", ".join(METHODS) in text
+    assert bitline.compare is compare
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:

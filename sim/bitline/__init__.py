@@ -12,6 +12,7 @@ from bitline._version import __version__
 from bitline.errors import BitlineError
 
 if TYPE_CHECKING:
+    from bitline.comparison import compare
     from bitline.crossbar.certificate import certify
     from bitline.crossbar.engines import matmul
     from bitline.hardware import Hardware, load_hardware
@@ -24,6 +25,7 @@ __all__ = [
     "Hardware",
     "__version__",
     "certify",
+    "compare",
     "convert",
     "load_hardware",
     "matmul",
@@ -36,6 +38,7 @@ _HOME = {
     "load_hardware": "bitline.hardware",
     "matmul": "bitline.crossbar.engines",
     "certify": "bitline.crossbar.certificate",
+    "compare": "bitline.comparison",
     "convert": "bitline.network.conversion",
     "prune": "bitline.pruner",
     "simulate": "bitline.simulation",

@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--fragment", type=_whole, default=8, metavar="ROWS", help="polarised: rows at once (8)")
     compare.add_argument(
-        "--budget", type=float, metavar="X", help="twin_range_lossy: squared error, of the sums' squares (0.001)"
+        "--budget", type=float, metavar="X", help="twin_range_lossy: squared error, of the sums' squares (0.0001)"
     )
     compare.add_argument("--out", metavar="DIR", help="folder for report, CSV and figure")
     compare.add_argument("--json", action="store_true", help="print one JSON document and nothing else")

@@ -324,10 +324,9 @@ class _Work:
         )
         codes = []
         for layer, proof, counters in zip(network.layers, _proofs(network), network.counters, strict=True):
-            passes = 2 if layer.signed_inputs and hw.dac_bits > 1 else 1
-            tiles = -(-layer.rows // hw.rows) * layer.groups
+            tiles = hw.input_passes(layer.signed_inputs) * -(-layer.rows // hw.rows) * layer.groups
             signs = 1 if hw.readout is Readout.ANALOG else hw.signs
-            each = passes * tiles * np.array([layer.columns * signs] * hw.slices + [int(proof.adc.unit is not None)])
+            each = tiles * np.array([layer.columns * signs] * hw.slices + [int(proof.adc.unit is not None)])
             vectors, rest = divmod(counters.conversions, hw.input_cycles * int(each.sum()))
             if rest:
                 raise VerificationError(f"layer {layer.name}: {rest} conversions belong to no input vector")
@@ -420,7 +419,7 @@ def _spent(
 
 def _needed(counted: Comparisons, mapping: PolarisedMapping, layer: Any, hw: Hardware) -> Comparisons:
     """Of the conversions of both columns of every fragment, those that a polarised mapping performs."""
-    passes = 2 if layer.signed_inputs and hw.dac_bits > 1 else 1
+    passes = hw.input_passes(layer.signed_inputs)
     fragments = -(-layer.rows // hw.rows) * layer.groups * layer.columns
     both = passes * hw.input_cycles * hw.slices * hw.signs * fragments  # of one input vector
     vectors = int(counted.conversions.sum()) // both

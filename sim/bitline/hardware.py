@@ -155,6 +155,10 @@ class Hardware(BaseModel):
         """Input cycles of one pass, ``ceil(a / v)``."""
         return -(-self.input_bits // self.dac_bits)
 
+    def input_passes(self, signed: bool) -> int:
+        """Passes over the input digits: 2 for signed inputs with several bits a cycle (each sign by itself), else 1."""
+        return 2 if signed and self.dac_bits > 1 else 1
+
     @property
     def slices(self) -> int:
         """Weight slices: ``ceil((b - 1) / w)`` for differential, ``ceil(b / w)`` for the offset encodings."""

@@ -150,7 +150,9 @@ def test_any_file_in_the_way_in_a_folder_of_others(tmp_path: Path) -> None:
 def test_certificate_marks_a_folder_as_ours(tmp_path: Path) -> None:
     certificate = {"provenance": {"hardware_sha256": "00"}}
     (tmp_path / "certificate.json").write_text(json.dumps(certificate))
-    OutputFolder(tmp_path).check()
+    with OutputFolder(tmp_path) as folder:
+        folder.write("certificate.json", "new")
+    assert tree(tmp_path) == {"certificate.json": b"new"}
 
 
 def test_check_changes_nothing(tmp_path: Path, earlier: Path) -> None:

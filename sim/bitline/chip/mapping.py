@@ -173,7 +173,7 @@ def weight_facts(layer: MatrixLayer, hw: Hardware, *, keep_rows: bool = False) -
         removed_rows=tuple(removed_rows),
         removed_columns=tuple(removed_columns),
         zero_crossbars=zero,
-        passes=2 if layer.signed_inputs and hw.dac_bits > 1 else 1,
+        passes=hw.input_passes(layer.signed_inputs),
     )
 
 

@@ -143,8 +143,7 @@ class _Matrix:
         """Rough cost of converting one input vector; only ratios matter."""
         hw = self.hw
         if not self.can_bitslice:
-            passes = 2 if self.signed and hw.dac_bits > 1 else 1
-            return passes * hw.input_cycles * self.conversions_per_digit * _NANOSECONDS_PER_CONVERSION
+            return self.conversions(1, self.signed) * _NANOSECONDS_PER_CONVERSION
         ones = int(np.bitwise_count(np.abs(self.w)).sum(dtype=np.int64))
         columns = 0
         for first in range(0, self.w.shape[0], hw.rows):
@@ -190,8 +189,7 @@ class _Matrix:
 
     def conversions(self, vectors: int, signed: bool) -> int:
         """Conversions the hardware performs for this many input vectors."""
-        passes = 2 if signed and self.hw.dac_bits > 1 else 1
-        return passes * vectors * self.hw.input_cycles * self.conversions_per_digit
+        return self.hw.input_passes(signed) * vectors * self.hw.input_cycles * self.conversions_per_digit
 
     def _convert_pass(
         self,

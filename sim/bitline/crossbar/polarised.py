@@ -86,7 +86,6 @@ def polarised_mapping(layer: MatrixLayer, hw: Hardware, fragment: int) -> Polari
     fragment_hardware(hw, fragment)
     starts = np.arange(0, layer.rows, fragment)
     tile = starts // hw.rows  # row tile of each fragment: the fragment divides its height
-    passes = 2 if layer.signed_inputs and hw.dac_bits > 1 else 1
     columns, single, fragments, signs = [], 0, 0, 0
     for codes in layer.codes:
         positive = np.logical_or.reduceat(codes > 0, starts, axis=0)  # (fragments, outputs)
@@ -104,5 +103,5 @@ def polarised_mapping(layer: MatrixLayer, hw: Hardware, fragment: int) -> Polari
         differential_columns=2 * hw.slices * layer.groups * layer.columns * (int(tile[-1]) + 1),
         fragments=fragments,
         polarised=single,
-        conversions=passes * hw.input_cycles * hw.slices * signs,
+        conversions=hw.input_passes(layer.signed_inputs) * hw.input_cycles * hw.slices * signs,
     )
