@@ -151,8 +151,8 @@ BREAKAGES = [
     Breakage(
         "conversions of the second pass not counted",
         ENGINES,
-        "passes = 2 if signed and self.hw.dac_bits > 1 else 1",
-        "passes = 1",
+        "self.hw.input_passes(signed) * vectors",
+        "vectors",
         (MATMUL,),
     ),
     Breakage("float32 product past its exact range", EXACT, "bound <= 1 << 24", "bound <= 1 << 40", (MATMUL,)),
