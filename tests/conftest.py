@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,3 +25,39 @@ def shared_data() -> Path:
     if not (folder / "MANIFEST.md").is_file():
         pytest.skip(f"needs the shared data folder with MANIFEST.md; none at {folder} (set BITLINE_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One torch thread: tiny layers on several mostly wait for each other, for seconds where the machine is busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def trained_on_digits(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains a network on the digits in 8 x 8, on one thread, and saves it as a checkpoint."""
+    import torch
+
+    from bitline.data import open_dataset
+    from bitline.pruning.saving import checkpoint_bytes
+    from bitline.pruning.training import Trainer, TrainingPlan
+
+    def train(network: torch.nn.Module, **plan: Any) -> Path:
+        dataset = open_dataset("digits:8", normalisation="unit")
+        assert dataset.train is not None
+        assert dataset.train.labels is not None
+        images, labels = dataset.train.images(0, len(dataset.train)), torch.from_numpy(dataset.train.labels)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        Trainer(network, images, labels, TrainingPlan(**plan)).run()
+        torch.set_num_threads(threads)
+        path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
+        path.write_bytes(checkpoint_bytes(network.state_dict(), {"normalisation": "unit", "input_shape": "1x8x8"}))
+        return path
+
+    return train

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from bitline import pruner
 from bitline.adc_target import fit_adc, plan_adc_target
 from bitline.cli import main
 from bitline.crossbar.certificate import certify_layers
-from bitline.data import open_dataset
 from bitline.errors import BitlineError, CheckpointError, ConfigError, DataError, OutputError
 from bitline.hardware import load_hardware
 from bitline.network.architectures import build_network
@@ -36,35 +35,20 @@ from bitline.pruning.layers import prunable_layers, weight_matrices
 from bitline.pruning.projections import nonzeros_per_column
 from bitline.pruning.saving import checkpoint_bytes
 from bitline.pruning.state import read_state
-from bitline.pruning.training import Trainer, TrainingPlan
 
 HARDWARE = load_hardware("tinyadc")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dense(trained_on_digits: Callable[..., Path]) -> Path:
     """A small network trained on the digits in 8 x 8."""
-    torch.set_num_threads(1)
-    dataset = open_dataset("digits:8", normalisation="unit")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = MLP(["fc1", "fc2", "fc3"], [64, 48, 160, 10])
-    assert dataset.train is not None
-    assert dataset.train.labels is not None
-    images, labels = dataset.train.images(0, len(dataset.train)), torch.from_numpy(dataset.train.labels)
-    Trainer(net, images, labels, TrainingPlan(epochs=6, learning_rate=0.1)).run()
-    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
-    metadata = {"normalisation": "unit", "input_shape": "1x8x8"}
-    path.write_bytes(checkpoint_bytes(net.state_dict(), metadata))
-    return path
+    return trained_on_digits(net, epochs=6, learning_rate=0.1)
 
 
 def _prune(dense: Path, out: Path, **options: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from bitline.models.mlp import MLP
 
 from bitline.cli import main
 from bitline.crossbar.certificate import certify_layers
-from bitline.data import open_dataset
 from bitline.errors import ConfigError, VerificationError
 from bitline.hardware import load_hardware
 from bitline.network.architectures import build_network
@@ -22,35 +21,21 @@ from bitline.network.checkpoint import load_checkpoint
 from bitline.network.conversion import matrix_layers
 from bitline.pruner import make_recipe, prune, state_path
 from bitline.pruning.layers import weight_matrices
-from bitline.pruning.saving import checkpoint_bytes
-from bitline.pruning.training import Trainer, TrainingPlan
 from bitline.pruning.value_bit import ValueBit
 
 HARDWARE = load_hardware("tinyadc")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dense(trained_on_digits: Callable[..., Path]) -> Path:
     """A small network trained on the digits in 8 x 8."""
-    dataset = open_dataset("digits:8", normalisation="unit")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = MLP(["fc1", "fc2", "fc3"], [64, 24, 32, 10])
-    assert dataset.train is not None
-    assert dataset.train.labels is not None
-    images, labels = dataset.train.images(0, len(dataset.train)), torch.from_numpy(dataset.train.labels)
-    Trainer(net, images, labels, TrainingPlan(epochs=6, learning_rate=0.1)).run()
-    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
-    path.write_bytes(checkpoint_bytes(net.state_dict(), {"normalisation": "unit", "input_shape": "1x8x8"}))
-    return path
+    return trained_on_digits(net, epochs=6, learning_rate=0.1)
 
 
 def _prune(dense: Path, out: Path, **options: Any) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -15,14 +13,7 @@ from bitline.pruning.constraints import ColumnProportional
 from bitline.pruning.layers import prunable_layers
 from bitline.pruning.training import Trainer, TrainingPlan
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny layers on several threads mostly wait for each other, for seconds where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _linear(values: list[list[float]]) -> nn.Linear:

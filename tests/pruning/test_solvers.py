@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -14,13 +12,7 @@ from bitline.pruning.layers import PrunableLayer, prunable_layers
 from bitline.pruning.solvers import Gradual, HeldZeros, Solver, StraightThrough, plan_phases
 from bitline.pruning.training import Trainer, TrainingPlan
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _linear(values: list[list[float]]) -> tuple[nn.Linear, list[PrunableLayer]]:

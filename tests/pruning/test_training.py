@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,13 +13,7 @@ from bitline.pruning.solvers import Solver, plan_phases
 from bitline.pruning.state import read_state, state_bytes
 from bitline.pruning.training import Phase, Stopped, Trainer, TrainingPlan, _flipped
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _network(seed: int = 0) -> nn.Module:
