@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from bitline.models.lstm import RowLSTM
 from torch import nn
 
-from bitline.data import open_dataset
 from bitline.errors import ConfigError
 from bitline.hardware import load_hardware
 from bitline.network.architectures import build_network
@@ -20,8 +20,6 @@ from bitline.network.conversion import matrix_layers
 from bitline.pruner import prune
 from bitline.pruning.constraints import ColumnProportional, project_layers, violations
 from bitline.pruning.layers import prunable_layers
-from bitline.pruning.saving import checkpoint_bytes
-from bitline.pruning.training import Trainer, TrainingPlan
 
 
 def test_every_matrix_by_the_name_of_its_tensor():
@@ -54,21 +52,12 @@ def test_projection_reaches_the_network_and_its_crossbars(cell):
 
 
 @pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dense(trained_on_digits: Callable[..., Path]) -> Path:
     """An LSTM over the rows of the digits in 8 x 8."""
-    torch.set_num_threads(1)
-    dataset = open_dataset("digits:8", normalisation="unit")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = RowLSTM(8, 32, 8, 10)
-    assert dataset.train is not None
-    assert dataset.train.labels is not None
-    images, labels = dataset.train.images(0, len(dataset.train)), torch.from_numpy(dataset.train.labels)
-    Trainer(network, images, labels, TrainingPlan(epochs=6, learning_rate=0.5)).run()
-    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
-    metadata = {"normalisation": "unit", "input_shape": "1x8x8"}
-    path.write_bytes(checkpoint_bytes(network.state_dict(), metadata))
-    return path
+    return trained_on_digits(network, epochs=6, learning_rate=0.5)
 
 
 @pytest.mark.parametrize(("method", "rate", "solver"), [("cp", 16, "admm"), ("bcr", 4, "oneshot")])
