@@ -155,9 +155,15 @@ BREAKAGES = [
         "vectors",
         (MATMUL,),
     ),
-    Breakage("float32 product past its exact range", EXACT, "bound <= 1 << 24", "bound <= 1 << 40", (MATMUL,)),
     Breakage(
-        "float32 runs too long", EXACT, "total.max(initial=0)) > 1 << 24", "total.max(initial=0)) > 1 << 26", (MATMUL,)
+        "float32 product past its exact range", EXACT, "if bound <= FLOAT32_INTEGERS", "if bound <= 1 << 40", (MATMUL,)
+    ),
+    Breakage(
+        "float32 runs too long",
+        EXACT,
+        "total.max(initial=0)) > FLOAT32_INTEGERS",
+        "total.max(initial=0)) > 1 << 26",
+        (MATMUL,),
     ),
     Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (MATMUL,)),
     # encoding

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ExactMatrix", "exact_product"]
+__all__ = ["FLOAT32_INTEGERS", "ExactMatrix", "exact_product", "float32_runs"]
+
+FLOAT32_INTEGERS = 1 << 24
+"""All integers up to this magnitude are float32 numbers."""
 
 _LEAST_RUN = 64
 """Rows a float32 product must sum on average for several of them to be faster than one in float64."""
@@ -35,11 +38,31 @@ def exact_product(x: NDArray[Any], w: NDArray[Any]) -> NDArray[np.int64]:
         return np.zeros((x.shape[0], w.shape[1]), np.int64)
     largest_input = max(abs(int(x.min())), abs(int(x.max())))
     bound = largest_input * int(np.abs(w.astype(np.int64)).sum(axis=0).max())
-    if bound <= 1 << 24:
+    if bound <= FLOAT32_INTEGERS:
         return np.asarray((x.astype(np.float32) @ w.astype(np.float32)).astype(np.int64))
     if bound <= 1 << 53:
         return np.asarray((x.astype(np.float64) @ w.astype(np.float64)).astype(np.int64))
     return np.asarray(x.astype(np.int64) @ w.astype(np.int64))
+
+
+def float32_runs(sums: NDArray[np.integer[Any]], largest_input: int) -> list[int]:
+    """Where to cut rows into runs whose partial sums are float32 numbers: 0, the ends of the runs, the last of them K.
+
+    Parameters
+    ----------
+    sums : ndarray [shape=(K, N), integer]
+        Magnitudes of the weights.
+    largest_input : int
+        Largest magnitude of an input.
+    """
+    cuts, total = [0], np.zeros(sums.shape[1], np.int64)
+    if largest_input * int(sums.sum(axis=0, dtype=np.int64).max(initial=0)) > FLOAT32_INTEGERS:
+        for row, mine in enumerate(sums):
+            total = total + mine
+            if largest_input * int(total.max(initial=0)) > FLOAT32_INTEGERS:
+                cuts.append(row)
+                total = mine.astype(np.int64)
+    return [*cuts, sums.shape[0]]
 
 
 class ExactMatrix:
@@ -58,15 +81,8 @@ class ExactMatrix:
     def __init__(self, w: NDArray[np.integer[Any]], max_input: int) -> None:
         sums = np.abs(w.astype(np.int64))
         bound = max_input * int(sums.sum(axis=0).max(initial=0))
-        ends = [0]
-        total = np.zeros(w.shape[1], np.int64)
-        for row in range(w.shape[0]) if bound > 1 << 24 else ():
-            total += sums[row]
-            if max_input * int(total.max(initial=0)) > 1 << 24:
-                ends.append(row)
-                total = sums[row].copy()
-        ends.append(w.shape[0])
-        single = max_input * int(sums.max(initial=0)) <= 1 << 24 and w.shape[0] >= _LEAST_RUN * (len(ends) - 2)
+        ends = float32_runs(sums, max_input)
+        single = max_input * int(sums.max(initial=0)) <= FLOAT32_INTEGERS and w.shape[0] >= _LEAST_RUN * (len(ends) - 2)
         if single:
             self._parts = [(slice(*run), w[slice(*run)].astype(np.float32)) for run in pairwise(ends)]
         else:

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitline.crossbar.exact import FLOAT32_INTEGERS, float32_runs
 from bitline.layers import Window
 from bitline.network.patches import without_idle_strides
 
-__all__ = ["FLOAT32_INTEGERS", "DenseConvolution", "bytes_are_exact"]
-
-FLOAT32_INTEGERS = 1 << 24
-"""All integers up to this magnitude are float32 numbers."""
+__all__ = ["DenseConvolution", "bytes_are_exact"]
 
 
 @cache
@@ -79,10 +77,11 @@ class DenseConvolution:
         # what the added zeros contribute is taken off again, in float64
         self.offset = np.zeros(groups * columns) - float(self.zero) * codes.sum(axis=1, dtype=np.int64).reshape(-1)
         weights = codes.transpose(0, 2, 1).reshape(groups * columns, rows // area, *window.kernel)
-        ends = _runs(np.abs(codes).reshape(groups, rows // area, area, columns).sum(axis=2), high - low)
+        sums = np.abs(codes).reshape(groups, rows // area, area, columns).sum(axis=2)
+        cuts = float32_runs(sums.transpose(1, 0, 2).reshape(rows // area, -1), high - low)
         self._ones, self._zeros = torch.ones(groups * columns), torch.zeros(groups * columns, dtype=torch.long)
         self._parts = []
-        for run in pairwise([0, *ends]):
+        for run in pairwise(cuts):
             part = torch.from_numpy(np.ascontiguousarray(weights[:, slice(*run)], np.int8 if in_bytes else np.float32))
             self._parts.append((slice(*run), self._packed(part) if in_bytes else part))
 
@@ -154,14 +153,3 @@ class DenseConvolution:
             weight, self._ones, 1.0, 0, list(window.stride), [0, 0], list(window.dilation), self.groups, None
         )
         return packed
-
-
-def _runs(sums: NDArray[np.integer[Any]], largest_code: int) -> list[int]:
-    """Ends of runs of channels, as long as the bound allows; ``sums`` (G, channels, N) of the weights' magnitudes."""
-    ends, total = [], np.zeros_like(sums[:, 0], np.int64)
-    for channel in range(sums.shape[1]):
-        total = total + sums[:, channel]
-        if largest_code * int(total.max()) > FLOAT32_INTEGERS:
-            ends.append(channel)
-            total = sums[:, channel].astype(np.int64)
-    return [*ends, sums.shape[1]]
