@@ -88,7 +88,7 @@ class MatrixRunner:
 
     def __init__(self, layer: MatrixLayer, hw: Hardware, adc: AdcBits) -> None:
         self.layer, self.hw = layer, hw
-        self.engine = NetworkEngine.BITSERIAL
+        self._engine = NetworkEngine.BITSERIAL
         self.crossbars = Crossbars(layer.codes, hw, signed_inputs=layer.signed_inputs, adc=adc)
         self.weight_scale = layer.weight_scale.reshape(-1)
         self.bias = None if layer.bias is None else layer.bias.reshape(-1)
@@ -97,6 +97,17 @@ class MatrixRunner:
         self._values: NDArray[np.int64] | None = None
         self.max_trace_vectors = 0
         self._trace: list[NDArray[np.integer[Any]]] = []
+
+    @property
+    def engine(self) -> NetworkEngine:
+        """What computes: the engine that was set, or ``bitserial`` in place of ``certified`` where sums are counted."""
+        if self._engine is NetworkEngine.CERTIFIED and (self.histograms or self._values is not None):
+            return NetworkEngine.BITSERIAL
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: NetworkEngine) -> None:
+        self._engine = engine
 
     def reset(self) -> None:
         """Set all counters, histograms and traces back."""
