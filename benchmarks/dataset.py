@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bitline.simulation import verify
 
 CHECKPOINT, IMAGES = Path("checkpoints") / "cifar10" / "resnet20-12fca82f.th", Path("cifar10")
 COUNT = 10_000
-QUICK_COUNT = 8
+QUICK: Mapping[str, Any] = {"images": 8, "calibration_images": 4, "calibrator": "max", "histogram_images": 1}
 _SAME = ("images", "conversions", "saturations", "float_top1", "integer_top1", "simulated_top1", "identical_to_integer")
 
 
@@ -52,17 +53,15 @@ def run(shared: Path, images: int = COUNT, quick: bool = False) -> dict[str, Any
     results = {}
     for engine in ("bitserial", "certified"):
         print(f"    {engine} ...", file=sys.stderr, flush=True)
-        results[engine] = _one(shared, QUICK_COUNT if quick else images, engine)
+        results[engine] = _one(shared, engine, QUICK if quick else {"images": images})
     for key in _SAME:
         assert results["bitserial"][key] == results["certified"][key], f"the engines give other {key}"
     return results
 
 
-def _one(shared: Path, images: int, engine: str) -> dict[str, Any]:
+def _one(shared: Path, engine: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
-    report = bitline.simulate(
-        shared / CHECKPOINT, "tinyadc", f"cifar10:{shared / IMAGES}", images=images, engine=engine
-    )
+    report = bitline.simulate(shared / CHECKPOINT, "tinyadc", f"cifar10:{shared / IMAGES}", engine=engine, **sizes)
     seconds = time.perf_counter() - started
     verify(report)
     accuracy, phases = report["accuracy"], report["timing"]["phases"]
