@@ -117,7 +117,7 @@ def _epochs(architecture: str, images: int) -> dict[str, Any]:
         Trainer(module, x, y, plan, solver).run()
 
     works = (plain, ours, with_admm)
-    return {work.__name__: found for work, found in zip(works, _seconds(works, repeats=3), strict=True)}
+    return {work.__name__: found for work, found in zip(works, _seconds(works, repeats=2), strict=True)}
 
 
 def _epoch_bfloat16(images: int = 256, batch: int = 128, repeats: int = 2) -> dict[str, float]:
