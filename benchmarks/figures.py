@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.bounds import ADDER_BOUND, COUNT_BOUND, WORDS
 from benchmarks.kernel import BELOW as LAYER_BELOW
 from benchmarks.network import BELOW as NETWORK_BELOW
+from benchmarks.network import FLOAT, TUNED
 from benchmarks.workload import RESNET20
 from bitline.report.figure_style import BLUE, DARK, GREEN, GREY, ORANGE, SKY, VERMILLION, WIDTH_IN, render, style
 
@@ -23,7 +24,7 @@ _MEANS = {
     "certified": (GREEN, "^"),
     "plain torch": (ORANGE, "v"),
 }
-_ENGINES = {"bitserial": BLUE, "certified": GREEN, "exact": SKY, "torch float32": GREY}
+_ENGINES = {"bitserial": BLUE, "certified": GREEN, "exact": SKY, FLOAT: GREY, TUNED: DARK}
 
 
 _PHASES = (
@@ -145,7 +146,7 @@ def _below(results: dict[str, dict[str, Any]]) -> Figure:
             colour, marker = _MEANS[name.rpartition(", ")[0]]
             _error(axis, [int(bits) for bits in points], values, color=colour, marker=marker, label=name)
         axis.set_xticks([int(bits) for bits in points])
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
         axis.set_xlabel(f"ADC bits ({next(iter(points.values()))['certified_bits']} certified)")
         axis.set_title(title)
         axis.legend()

@@ -9,6 +9,7 @@ from benchmarks.bounds import ADDER_BOUND, COUNT_BOUND
 from benchmarks.kernel import BARE, DENSE, PRUNED
 from benchmarks.kernel import BELOW as LAYER_BELOW
 from benchmarks.network import BELOW as NETWORK_BELOW
+from benchmarks.network import FLOAT, TUNED
 from benchmarks.workload import RESNET18, RESNET20
 
 __all__ = ["goals", "table"]
@@ -107,12 +108,12 @@ def _networks(results: dict[str, Any], threads: int) -> Iterator[dict[str, Any] 
         measured = _at(results, "network", case.name, default={})
         rates = {
             name: _at(measured, f"{name}, {at}", "images_per_s")
-            for name in ("bitserial", "certified", "torch float32", "plain torch")
+            for name in ("bitserial", "certified", FLOAT, TUNED, "plain torch")
         }
         adders = _at(results, "kernel", ADDER_BOUND, "full_adders_per_s_and_core")
         macs = _at(results, "kernel", BARE, f"torch._int_mm, {at}", "macs_per_s")
         peers = _peer_networks(results, at) if case is RESNET20 else {}
-        others = {"torch float32": rates["torch float32"], "plain torch, products alone": rates["plain torch"]}
+        others = {FLOAT: rates[FLOAT], TUNED: rates[TUNED], "plain torch, products alone": rates["plain torch"]}
         title = case.name.replace(", 32x32", " at CIFAR size").replace(", 224x224", " at 224x224")
         yield _row(
             f"{title}, every conversion, {at}",
@@ -126,7 +127,7 @@ def _networks(results: dict[str, Any], threads: int) -> Iterator[dict[str, Any] 
             f"{title}, certified engine, {at}",
             "images/s",
             rates["certified"],
-            rates["torch float32"],
+            rates[FLOAT],
             peers | others,
             {BYTES: _over(macs, measured.get("macs_per_image"))},
         )

@@ -10,6 +10,7 @@ inputs and does the products alone. ResNet-20 also runs with fewer ADC bits than
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,8 @@ from bitline.crossbar.engines import Crossbars
 from bitline.network.conversion import CrossbarNetwork
 
 ENGINES = ("bitserial", "certified", "exact")
-FLOAT = "torch float32"
+FLOAT, TUNED = "torch float32", "torch float32 tuned"
+"""The float network as it is built, and with batch norm folded and channels last, as a user can have it."""
 BELOW = "ADC below the certified resolution"
 BELOW_IMAGES = 32
 
@@ -50,7 +52,8 @@ def one_network(case: Case, quick: bool) -> dict[str, Any]:
     }
     with torch.no_grad():
         reference = module(images)
-    sizes = dict.fromkeys((*ENGINES, FLOAT), case.batches) | {"bitserial": case.batches_bitserial}
+    networks = dict.fromkeys(ENGINES, crossbars) | {FLOAT: module, TUNED: tuned(module)}
+    sizes = dict.fromkeys(networks, case.batches) | {"bitserial": case.batches_bitserial}
     for threads in thread_counts():
         use_threads(threads)
         counts = {engine: _checked(crossbars, engine, images, sizes[engine]) for engine in ENGINES}
@@ -63,7 +66,7 @@ def one_network(case: Case, quick: bool) -> dict[str, Any]:
             (outputs["bitserial"] - reference).abs().max() / reference.abs().max()
         )
         works = {
-            (name, size): partial(_run, crossbars if name in ENGINES else module, name, images, size)
+            (name, size): partial(_run, networks[name], name, images, size)
             for name, its in sizes.items()
             for size in its
         }
@@ -90,6 +93,15 @@ def quick_case(case: Case) -> Case:
         batches_bitserial=batches,
         baseline_images=min(case.baseline_images, 1),
     )
+
+
+def tuned(module: torch.nn.Module) -> torch.nn.Module:
+    """The float network with batch norm folded into the convolutions, its feature maps channels last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch, about torch
+        from torch.fx.experimental.optimization import fuse
+    folded: torch.nn.Module = fuse(module)
+    return folded.to(memory_format=torch.channels_last)
 
 
 def _run(module: Any, name: str, images: torch.Tensor, size: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from benchmarks.measure import ChildError, seconds_in_turn, spread, use_threads
 from benchmarks.peers.workload import input_maxima, measure_layer
 from benchmarks.startup import until_output
 from benchmarks.workload import RESNET20, cp_prune
+from benchmarks.workload import network as small_network
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import bitline
@@ -81,10 +82,18 @@ def test_each_is_reported_at_its_own_best_batch_size(monkeypatch: pytest.MonkeyP
     assert (found["theirs"]["batch"], found["theirs"]["images_per_s"]) == (16, 16.0)
 
 
+def test_the_tuned_network_is_the_network() -> None:
+    module, images = small_network(RESNET20, 2)
+    tuned = network.tuned(module)
+    assert not [part for part in tuned.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(images), module(images), rtol=1e-3, atol=1e-4)
+
+
 def test_a_network_is_measured_by_every_means(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.setattr(network, "thread_counts", lambda: [1])
     found = network.one_network(RESNET20, quick=True)
-    for engine in ("bitserial", "certified", "exact", "torch float32"):
+    for engine in ("bitserial", "certified", "exact", "torch float32", "torch float32 tuned"):
         assert found[f"{engine}, 1 threads"]["images_per_s_by_batch"].keys() == {"1", "2"}
     assert found["plain torch, 1 threads"]["images"] == 1
     fewer = found[network.BELOW]
