@@ -25,6 +25,7 @@ import numba
 from benchmarks import dataset, peers
 from benchmarks.compare import compare
 from benchmarks.goals import goals, table
+from benchmarks.measure import thread_counts, use_threads
 from bitline._version import __version__
 from bitline.errors import BitlineError, DataError
 from bitline.report.machine import machine_facts
@@ -119,6 +120,7 @@ def run(works: Mapping[str, Callable[..., Any]], quick: bool) -> dict[str, Any]:
     }
     for name, work in works.items():
         print(f"running {name} ...", file=sys.stderr, flush=True)
+        use_threads(thread_counts()[-1])  # whatever the part before has set
         began = time.perf_counter()
         document["results"][name] = work(quick=quick)
         document["seconds"][name] = round(time.perf_counter() - began, 1)

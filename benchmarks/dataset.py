@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import bitline
-from benchmarks.measure import thread_counts, use_threads
 from bitline.errors import DataError, RangeError
 from bitline.simulation import verify
 
@@ -49,7 +48,6 @@ def run(shared: Path, images: int = COUNT, quick: bool = False) -> dict[str, Any
     VerificationError
         A run whose outputs differ from the exact integer network's without a saturation.
     """
-    use_threads(thread_counts()[-1])
     results = {}
     for engine in ("bitserial", "certified"):
         print(f"    {engine} ...", file=sys.stderr, flush=True)
