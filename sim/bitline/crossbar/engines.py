@@ -484,18 +484,20 @@ class _Split:
     """
 
     def __init__(
-        self, proven: NDArray[np.int32], refuted: list[tuple[slice, NDArray[np.intp], _Matrix]], max_input: int
+        self,
+        proven: NDArray[np.int32],
+        refuted: list[tuple[slice, NDArray[np.intp], _Matrix]],
+        code_range: tuple[int, int],
     ) -> None:
-        self.proven, self.refuted, self._max_input = proven, refuted, max_input
+        self.proven, self.refuted, self._code_range = proven, refuted, code_range
 
     @cached_property
     def product(self) -> ExactMatrix:
         """Operands of the proven part, made when first needed."""
-        return ExactMatrix(self.proven, self._max_input)
+        return ExactMatrix(self.proven, self._code_range)
 
 
 def _split(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> _Split:
-    low, high = hw.input_range(signed)
     rest = np.zeros_like(codes)
     refuted: list[tuple[slice, NDArray[np.intp], _Matrix]] = []
     tiles = [slice(first, first + hw.rows) for first in range(0, codes.shape[0], hw.rows)]
@@ -517,7 +519,7 @@ def _split(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -
     outputs = np.flatnonzero(rest.any(axis=0))
     if hw.encoding is Encoding.DIFFERENTIAL and outputs.size:
         refuted.append((slice(0, len(codes)), outputs, _Matrix(rest[:, outputs], hw, adc, signed)))
-    return _Split(codes - rest, refuted, max(-low, high))
+    return _Split(codes - rest, refuted, hw.input_range(signed))
 
 
 def matmul(
