@@ -1,9 +1,10 @@
-"""What the machine allows, measured on the spot: population counts, and full adders of 512 lanes.
+"""What the machine allows, measured on the spot: population counts, full adders of 512 lanes, products of bytes.
 
 Each loop works on what stays in the first-level cache and does nothing else, by one thread. The bit-sliced kernel is
 held against full adders. It counts ones: a full adder turns three bits of a sum into two, so to end with the bits of
 the results every other bit of the inputs, one a one of ``|w|``, input digit and vector, costs one full adder,
-whatever the order, as long as no sum is shared between columns.
+whatever the order, as long as no sum is shared between columns. The certified engine is held against multiply-
+accumulates of bytes, one for each of the layer's.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import median_seconds
+from bitline.crossbar.byte_tiles import HAS_BYTE_DOTS, LANES, STEP, byte_tile
 from bitline.crossbar.kernels import popcount
 from bitline.crossbar.lanes import PLANE, VECTORS, address, either, full_add, load_member, store, zeros
 
-__all__ = ["ADDER_BOUND", "COUNT_BOUND", "WORDS", "adder_rate", "count_rate", "full_adders"]
+__all__ = ["ADDER_BOUND", "BYTE_BOUND", "COUNT_BOUND", "WORDS", "adder_rate", "byte_rate", "count_rate", "full_adders"]
 
 COUNT_BOUND = "population-count bound, 1 thread"
 ADDER_BOUND = "full-adder bound, 1 thread"
+BYTE_BOUND = "byte-product bound, 1 thread"
 WORDS = 4
 """Words counted for a conversion of the bound: 128 rows of 2-bit cells."""
 
 _MEMBERS = 4096
 """Members of the list that is added: 16 KiB, beside 8 KiB of input planes."""
+
+_POSITIONS, _REGISTERS = 8, 2
+_tile = byte_tile(_POSITIONS, _REGISTERS)
 
 
 @numba.njit
@@ -121,3 +127,35 @@ def full_adders(w: NDArray[np.integer[Any]], digits: int, vectors: float) -> flo
     largest = magnitudes.sum(axis=-2) * ((1 << digits) - 1)
     left = int(np.frexp(largest.astype(np.float64))[1].sum()) + largest.size  # bits of the results, one for the sign
     return max(0, ones * digits - left) * vectors / VECTORS
+
+
+@numba.njit
+def multiply_bytes(codes, weights, offsets, sums, rounds):  # type: ignore[no-untyped-def]
+    """One tile of sums in registers, again and again: codes times weights.
+
+    codes (8, 4 * steps) uint8; weights (steps, 2, 16, 4) int8; offsets (1,) int64, zero; sums (8, 32) int32.
+    """
+    for _ in range(rounds):
+        _tile(
+            address(codes),
+            codes.shape[1],
+            address(offsets),
+            1,
+            weights.shape[0],
+            address(weights),
+            address(sums),
+            4 * sums.shape[1],
+        )
+
+
+def byte_rate(repeats: int, rounds: int = 50_000) -> dict[str, float]:
+    """The machine's multiply-accumulates of bytes a second; none where it has no instruction for them."""
+    if not HAS_BYTE_DOTS:
+        return {}
+    rng = np.random.default_rng(0)
+    steps = 128  # 4 KiB of codes and 16 KiB of weights
+    codes = rng.integers(0, 256, (_POSITIONS, STEP * steps), dtype=np.uint8)
+    weights = rng.integers(-127, 128, (steps, _REGISTERS, LANES, STEP), dtype=np.int8)
+    offsets, sums = np.zeros(1, np.int64), np.zeros((_POSITIONS, _REGISTERS * LANES), np.int32)
+    seconds = median_seconds(lambda: multiply_bytes(codes, weights, offsets, sums, rounds), repeats)
+    return seconds | {"macs_per_s_and_core": rounds * codes.size * sums.shape[1] / seconds["median"]}

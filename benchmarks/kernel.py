@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 import bitline
-from benchmarks.bounds import ADDER_BOUND, COUNT_BOUND, adder_rate, count_rate, full_adders
+from benchmarks.bounds import ADDER_BOUND, BYTE_BOUND, COUNT_BOUND, adder_rate, byte_rate, count_rate, full_adders
 from benchmarks.measure import median_seconds, thread_counts, use_threads
 from benchmarks.workload import layer
 from bitline.crossbar.encoding import encode
@@ -119,13 +119,14 @@ def run(quick: bool = False) -> dict[str, Any]:
     repeats = 1 if quick else 7
     hw = bitline.load_hardware("tinyadc")
     use_threads(1)
-    adders = adder_rate(repeats, *([1] if quick else []))
+    rounds = [10] if quick else []
+    adders, macs = adder_rate(repeats, *rounds), byte_rate(repeats, *rounds)
     results: dict[str, Any] = {
         COUNT_BOUND: count_rate(repeats),
         ADDER_BOUND: adders,
+        BYTE_BOUND: macs,
         BARE: bare_products(quick, repeats),
     }
-    bare = results[BARE]["torch._int_mm, 1 threads"]["median"]
     cases = {DENSE: (0, hw.replace(adc_bits=8)), SATURATING: (0, hw.replace(adc_bits=6)), PRUNED: (8, hw)}
     for name, (nonzeros, design) in cases.items():
         x, w = layer(nonzeros, quick)
@@ -134,22 +135,24 @@ def run(quick: bool = False) -> dict[str, Any]:
         for threads in thread_counts():
             use_threads(threads)
             results[name].update(product.measure(repeats))
-        results[name]["bounds"] = _bounds(product, full_adders(w, design.input_bits, len(x)), adders, bare)
+        results[name]["bounds"] = _bounds(product, full_adders(w, design.input_bits, len(x)), adders, macs)
     use_threads(1)
     results[BELOW] = below(quick, repeats)
     results["sweep"] = sweep(quick, 1 if quick else 5)
     return results
 
 
-def _bounds(product: _Layer, count: float, adders: dict[str, float], bare_seconds: float) -> dict[str, float]:
-    """Seconds below which one thread cannot be, bit-serially by full adders and certified by the product of bytes."""
+def _bounds(product: _Layer, count: float, adders: dict[str, float], macs: dict[str, float]) -> dict[str, float]:
+    """Seconds that one thread needs at least, bit-serially by full adders and certified by products of bytes."""
     seconds = count / adders["full_adders_per_s_and_core"]
-    return {
+    bounds = {
         "full_adders": count,
         "full_adder_s": seconds,
         "full_adder_conversions_per_s_and_core": product.product.conversions / seconds,
-        "byte_product_s": bare_seconds,
     }
+    if macs:
+        bounds["byte_product_s"] = len(product.x) * product.crossbars.codes.size / macs["macs_per_s_and_core"]
+    return bounds
 
 
 def bare_products(quick: bool, repeats: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from benchmarks.bounds import add_members, count_words, full_adders
+from benchmarks.bounds import add_members, count_words, full_adders, multiply_bytes
 
 from bitline.crossbar.lanes import PLANE
 
@@ -32,6 +32,17 @@ def test_the_loop_of_population_counts_counts() -> None:
     words = np.array([[0b1111], [0b0011], [0b1000], [0]], np.uint64)
     count_words(np.array([0b0111, 0b1000], np.uint64), words, sums)
     assert sums[0] == 3 + 2 + 0 + 0 + 1 + 0 + 1 + 0
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the bounds are of compiled code")
+def test_the_loop_of_byte_products_multiplies() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (8, 12), dtype=np.uint8)
+    w = rng.integers(-127, 128, (12, 32), dtype=np.int8)
+    weights = np.ascontiguousarray(w.reshape(3, 4, 2, 16).transpose(0, 2, 3, 1))
+    sums = np.zeros((8, 32), np.int32)
+    multiply_bytes(codes, weights, np.zeros(1, np.int64), sums, 2)
+    np.testing.assert_array_equal(sums, codes.astype(int) @ w.astype(int))
 
 
 def test_full_adders_by_hand() -> None:
