@@ -53,7 +53,7 @@ def one_network(case: Case, quick: bool) -> dict[str, Any]:
     with torch.no_grad():
         reference = module(images)
     networks = dict.fromkeys(ENGINES, crossbars) | {FLOAT: module, TUNED: tuned(module)}
-    sizes = dict.fromkeys(networks, case.batches) | {"bitserial": case.batches_bitserial}
+    sizes = dict.fromkeys(networks, case.batches) | dict.fromkeys(("bitserial", "exact"), case.batches_slow)
     for threads in thread_counts():
         use_threads(threads)
         counts = {engine: _checked(crossbars, engine, images, sizes[engine]) for engine in ENGINES}
@@ -90,7 +90,7 @@ def quick_case(case: Case) -> Case:
         size=min(case.size, 64),
         images=images,
         batches=batches,
-        batches_bitserial=batches,
+        batches_slow=batches,
         baseline_images=min(case.baseline_images, 1),
     )
 

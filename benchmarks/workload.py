@@ -31,8 +31,8 @@ class Case:
     """Images of one measurement."""
     batches: tuple[int, ...]
     """Images a call; each engine and torch are reported at their best."""
-    batches_bitserial: tuple[int, ...]
-    """The same of the bit-serial engine, which takes longer."""
+    batches_slow: tuple[int, ...]
+    """The same of the bit-serial engine and the exact network, which take longer."""
     baseline_images: int = 0
     """Images of the plain torch baseline, which takes longest; 0: it does not run."""
     calibration: int
@@ -45,7 +45,7 @@ RESNET20 = Case(
     classes=10,
     images=128,
     batches=(16, 32, 64, 128),
-    batches_bitserial=(32, 128),
+    batches_slow=(32, 128),
     baseline_images=4,
     calibration=16,
 )
@@ -56,7 +56,7 @@ VGG16 = Case(
     classes=10,
     images=32,
     batches=(8, 16, 32),
-    batches_bitserial=(32,),
+    batches_slow=(32,),
     calibration=16,
 )
 RESNET18 = Case(
@@ -66,7 +66,7 @@ RESNET18 = Case(
     classes=1000,
     images=8,
     batches=(1, 2, 4, 8),
-    batches_bitserial=(4, 8),
+    batches_slow=(4, 8),
     baseline_images=1,
     calibration=2,
 )
