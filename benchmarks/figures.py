@@ -105,7 +105,7 @@ def _kernel(results: dict[str, Any]) -> Figure:
 
 def _network(results: dict[str, Any]) -> Figure:
     """Images a second by network, engine and threads; bars from the slowest to the fastest run."""
-    figure = _figure(2.6)
+    figure = _figure(3.2)
     axes = figure.subplots(1, len(results), squeeze=False)[0]
     for axis, (name, measured) in zip(axes, results.items(), strict=True):
         bars = list(_bars(measured))
@@ -113,7 +113,9 @@ def _network(results: dict[str, Any]) -> Figure:
             rate, low, high = _rate(seconds, measured["images"])
             axis.bar(place, rate, color=colour)
             axis.errorbar(place, rate, yerr=[[rate - low], [high - rate]], color=DARK, capsize=2, linewidth=0.8)
-            axis.annotate(f"{rate:.3g}", (place, high), ha="center", va="bottom", fontsize=6)
+            axis.annotate(
+                f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}", (place, high), ha="center", va="bottom", fontsize=6
+            )
         axis.set_xticks(range(len(bars)), [label for label, _, _ in bars], rotation=60, ha="right")
         axis.set_title(name)
         axis.margins(y=0.12)
