@@ -112,7 +112,7 @@ def _convolve_reals(
     for task in prange(odd.shape[0]):
         image, first = task // bands, task % bands * band
         last = min(height, first + band)
-        # with the lines that no window reads, up to the next task's first or the image's end: NaN is an error there too;
+        # with the lines that no window reads, up to the next task or the image's end, for NaN is an error there too;
         # a run is read in steps of four: its last may reach beyond the image, where weights are zero
         codes = np.zeros(((last - first) * down + span - 1) * line + STEP, np.uint8)
         lines = codes[:-STEP].reshape(-1, line)
