@@ -141,6 +141,32 @@ def test_what_is_not_finite_is_seen(value: float, window: Window) -> None:
     assert products.convolve_reals(x, (0, 0, 0, 0), 1.0, one, one) is None
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@pytest.mark.parametrize("band_bytes", [1, 60, 1 << 20])
+def test_what_no_window_reads_must_be_finite_too(band_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines between windows, between tasks and after the last window: the answer does not depend on the tasks."""
+    monkeypatch.setattr(byte_products, "_BAND_BYTES", band_bytes)
+    products, one = ByteProducts(np.ones((1, 4, 2), int), Window(kernel=(2, 1), stride=(4, 3)), (0, 255)), np.ones(2)
+    for line in range(13):  # windows read lines 0, 1, 4, 5, 8 and 9 with the margin
+        x = np.zeros((2, 13, 5, 2))
+        x[1, line, 4, 1] = np.nan
+        assert products.convolve_reals(x, (0, 0, 1, 0), 1.0, one, one) is None
+
+
+def test_no_images() -> None:
+    products, one = ByteProducts(np.ones((1, 18, 5), int), Window(kernel=(3, 3)), (0, 255)), np.ones(5)
+    y = products.convolve_reals(np.zeros((0, 4, 6, 2), np.float32), (1, 1, 1, 1), 1.0, one, one)
+    assert y is not None
+    assert y.shape == (0, 4, 6, 5)
+    assert products.convolve_codes(np.zeros((0, 4, 6, 2), np.uint8)).shape == (0, 5)
+
+
+def test_a_compiler_without_avx() -> None:
+    """LLVM would end the process: it cannot split the instruction."""
+    program = "from bitline.crossbar.byte_tiles import HAS_BYTE_DOTS\nassert not HAS_BYTE_DOTS\n"
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"NUMBA_ENABLE_AVX": "0"}, check=True)
+
+
 @pytest.mark.skipif(config.DISABLE_JIT, reason="compiles for another processor")
 def test_a_processor_without_byte_products() -> None:
     """What LLVM makes of the plain operations gives the same integers."""

@@ -264,6 +264,17 @@ def test_widest_codes(rows: int, dac_bits: int, signed_inputs: bool, encoding: s
 
 
 @pytest.mark.parametrize("engine", ["bitserial", "certified"])
+@pytest.mark.parametrize("vectors", [2, 200])
+@pytest.mark.parametrize("dtype", [">u2", ">i8", "<u4"])
+def test_byte_order_does_not_matter(dtype: str, vectors: int, engine: str) -> None:
+    """As numbers read from a file may come."""
+    hw = load_hardware("tinyadc")
+    rng = np.random.default_rng(5)
+    x, w = rng.integers(0, 256, (vectors, 9)), rng.integers(-127, 128, (9, 6))
+    np.testing.assert_array_equal(matmul(x.astype(dtype), w.astype(">i4"), hw, engine=engine).y, x @ w)
+
+
+@pytest.mark.parametrize("engine", ["bitserial", "certified"])
 def test_groups_are_separate_matrices(engine: str) -> None:
     rng = np.random.default_rng(3)
     hw = load_hardware("tinyadc", rows=9, adc_bits=3)

@@ -12,7 +12,7 @@ from torch import nn
 import bitline
 from bitline.crossbar import byte_products, engines
 from bitline.crossbar.rescaling import dequantise_columns, dequantise_rows, quantise_lines
-from bitline.errors import DataError
+from bitline.errors import ConversionError, DataError
 from bitline.layers import Window
 from bitline.network import crossbar_modules
 from bitline.network.conversion import convert
@@ -255,6 +255,34 @@ def test_one_number_that_is_not_finite_is_named(engine, byte_dots, monkeypatch):
     bad[3, 2, 10, 8] = float("nan")
     with pytest.raises(DataError, match="layer stem: NaN or infinite activations"):
         network(bad)
+
+
+@pytest.mark.parametrize("engine", ["bitserial", "certified", "exact"])
+@pytest.mark.parametrize("byte_dots", [True, False])
+@pytest.mark.parametrize("line", [2, 3, 7, 10, 11])
+def test_a_number_that_no_window_reads_is_named_too(line, engine, byte_dots, monkeypatch):
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
+    monkeypatch.setattr(byte_products, "_BAND_BYTES", 1)
+    monkeypatch.setattr(crossbar_modules, "_BLOCK_BYTES", 1)
+    x = random_images(2, 3, 12, 9)  # lines 0, 1, 4, 5, 8 and 9 are read
+    conv = nn.Conv2d(3, 8, (2, 1), stride=4).eval()
+    network = convert(conv, x, bitline.load_hardware("tinyadc"), engine=engine, calibrator="max")
+    bad = x.clone()
+    bad[1, 2, line, 8] = float("inf")
+    with pytest.raises(DataError, match="NaN or infinite activations"):
+        network(bad)
+
+
+@pytest.mark.parametrize("engine", ["bitserial", "certified", "exact"])
+@pytest.mark.parametrize("byte_dots", [True, False])
+def test_no_images(engine, byte_dots, monkeypatch):
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
+    x = random_images(2, 3, 6, 5)
+    network = convert(nn.Conv2d(3, 8, 3, padding=1).eval(), x, bitline.load_hardware("tinyadc"), engine=engine)
+    assert network(x[:0]).shape == (0, 8, 6, 5)
+    assert network.counters[0].vectors == 0
+    with pytest.raises(ConversionError, match=r"input of \(0, 5\) is smaller than kernel"):
+        network(x[:, :, :0])
 
 
 def test_traces_do_not_depend_on_the_engine():

@@ -112,8 +112,9 @@ def _convolve_reals(
     for task in prange(odd.shape[0]):
         image, first = task // bands, task % bands * band
         last = min(height, first + band)
+        # with the lines that no window reads, up to the next task or the image's end, for NaN is an error there too;
         # a run is read in steps of four: its last may reach beyond the image, where weights are zero
-        codes = np.zeros(((last - first - 1) * down + span) * line + STEP, np.uint8)
+        codes = np.zeros(((last - first) * down + span - 1) * line + STEP, np.uint8)
         lines = codes[:-STEP].reshape(-1, line)
         odd[task] = quantise_image(x[image], input_scale, low, high, zero, first * down - top, left, lines)
         sums = np.empty((width, groups, -(-outputs // LANES) * LANES), np.int32)
@@ -262,7 +263,7 @@ class ByteProducts:
         Returns
         -------
         ndarray [shape=(n, height, width, G * N), float32] or None
-            None where a number was not finite.
+            None where a number was not finite, whether a window reads it or not.
         """
         groups, _, outputs = self.shape
         left, right, top, bottom = padding
@@ -304,7 +305,8 @@ class ByteProducts:
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Images (n, H, W, C) and their results (n, height, width, G, N); where positions are alike, in lines of 64."""
         if not pointwise:
-            yield x, y
+            if len(x):
+                yield x, y
             return
         x, y = x.reshape(-1, x.shape[3]), y.reshape(-1, *y.shape[3:])
         whole = len(x) // _LINE * _LINE

@@ -28,8 +28,10 @@ LANES = 16
 STEP = 4
 """Rows of the weight matrix an instruction multiplies."""
 
-HAS_BYTE_DOTS: bool = not config.CPU_NAME and bool(get_host_cpu_features().get("avx512vnni"))  # type: ignore[attr-defined]
-"""Whether this processor multiplies and adds bytes in one instruction: four times as many as float32 numbers."""
+HAS_BYTE_DOTS: bool = (
+    not config.CPU_NAME and bool(config.ENABLE_AVX) and bool(get_host_cpu_features().get("avx512vnni"))  # type: ignore[attr-defined]
+)
+"""Whether Numba's code multiplies and adds bytes in one instruction: four times as many as float32 numbers."""
 
 
 def byte_tile(positions: int, registers: int) -> Callable[..., None]:

@@ -48,14 +48,14 @@ def check_weights(w: Any, hw: Hardware) -> NDArray[np.int32]:
 
 
 def _codes(array: NDArray[Any], name: str, low: int, high: int, what: str) -> NDArray[Any]:
-    """Check that an array holds integers in low..high."""
+    """Check that an array holds integers in low..high; the same in this machine's byte order, which kernels need."""
     if not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
         raise RangeError(f"Argument '{name}' must hold integer codes, not {array.dtype}")
     if array.size and (int(array.min()) < low or int(array.max()) > high):
         raise RangeError(
             f"Argument '{name}' must lie in {low}..{high} ({what}), found {int(array.min())}..{int(array.max())}"
         )
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_inputs(x: Any, rows: int, hw: Hardware, signed: bool) -> NDArray[Any]:

@@ -306,7 +306,7 @@ class CrossbarModule(nn.Module):
     def _convolve(self, x: torch.Tensor, window: Window) -> torch.Tensor:
         """Convolve images (n, C, H, W) with the window; (n, outputs, height, width)."""
         height, width = window.output_size(x.shape[2], x.shape[3])
-        if height < 1 or width < 1:
+        if height < 1 or width < 1 or 0 in x.shape[2:]:
             raise ConversionError(
                 f"layer {self.name}: input of {tuple(x.shape[2:])} is smaller than kernel {window.kernel}"
             )
@@ -340,7 +340,8 @@ class CrossbarModule(nn.Module):
         vector_bytes = 4 * (channels * window.stride[0] * window.stride[1] + outputs)
         for block in blocks(len(x), height, width, vector_bytes, _BLOCK_BYTES):
             part = x[block.images]
-            lines = (block.rows.stop - block.rows.start - 1) * window.stride[0] + 1
+            # with the lines that no window reads, up to the next block or the image's end: NaN is an error there too
+            lines = (block.rows.stop - block.rows.start) * window.stride[0]
             lines += (window.kernel[0] - 1) * window.dilation[0]
             codes = np.empty((len(part), lines, left + x.shape[2] + right, channels), np.float32)
             finite = quantise_lines(
