@@ -138,7 +138,7 @@ def evaluate(
     label_offset : int
         Added to the labels (1 for networks whose class 0 is the background).
     histogram_images : int
-        Images whose column sums are counted by value (``bitserial`` only).
+        Images whose column sums are counted by value, bit-serially whatever the engine.
     trace_vectors : int
         Input vectors of each layer to record.
     advance : callable
