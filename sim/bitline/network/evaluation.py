@@ -19,7 +19,7 @@ from bitline.network.conversion import CrossbarNetwork, NetworkEngine
 
 __all__ = ["Evaluation", "Images", "batch_size_for", "evaluate", "fit", "ranks"]
 
-_BATCH_ELEMENTS = 1 << 20
+_BATCH_ELEMENTS, _MOST_ELEMENTS = 1 << 20, 1 << 25
 _LEAST_BATCH, _MAX_BATCH = 8, 256
 
 
@@ -57,13 +57,14 @@ class Evaluation:
 
 
 def batch_size_for(graph: list[Operation]) -> int:
-    """Images of a batch: one feature map of all is 4 MiB of float32 at most, or that of 8 images.
+    """Images of a batch: one feature map of all is 4 MiB of float32 at most, or that of 8 images within 128 MiB.
 
     Larger batches are slower: their feature maps leave the cache, and the allocator gives them back to the system after
     every layer.
     """
     largest = max((int(np.prod(operation.output_shape)) for operation in graph), default=1)
-    return max(_LEAST_BATCH, min(_MAX_BATCH, _BATCH_ELEMENTS // max(1, largest)))
+    least = max(1, min(_LEAST_BATCH, _MOST_ELEMENTS // max(1, largest)))
+    return max(least, min(_MAX_BATCH, _BATCH_ELEMENTS // max(1, largest)))
 
 
 def ranks(outputs: torch.Tensor, labels: NDArray[np.int64]) -> NDArray[np.int64]:
