@@ -233,7 +233,7 @@ def test_batches_blocks_and_threads_do_not_matter(bits, byte_dots, monkeypatch):
         assert torch.equal(torch.cat([network(image[None]) for image in x]), whole)
         assert torch.equal(network(x.to(memory_format=torch.channels_last)), whole)
         with monkeypatch.context() as patch:
-            patch.setattr(crossbar_modules, "_BLOCK_BYTES", 4000)  # bands of an image
+            patch.setattr(crossbar_modules, "_BLOCK_BYTES", 1500)  # bands of an image
             patch.setattr(byte_products, "_BAND_BYTES", 60)
             for number in range(1, threads + 1):
                 try:
@@ -248,7 +248,7 @@ def test_batches_blocks_and_threads_do_not_matter(bits, byte_dots, monkeypatch):
 @pytest.mark.parametrize("byte_dots", [True, False])
 def test_one_number_that_is_not_finite_is_named(engine, byte_dots, monkeypatch):
     monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
-    monkeypatch.setattr(crossbar_modules, "_BLOCK_BYTES", 4000)
+    monkeypatch.setattr(crossbar_modules, "_BLOCK_BYTES", 1500)
     x = random_images(4, 3, 11, 9)
     network = convert(Small(), x, bitline.load_hardware("tinyadc"), engine=engine, calibrator="max")
     bad = x.clone()
