@@ -17,6 +17,7 @@ from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
 from bitline.crossbar.exact import ExactMatrix, exact_product
+from bitline.crossbar.excess import ExcessCells, Fields
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -29,10 +30,10 @@ LEAST_BITSLICED = 128
 _MOST_LISTED = 1 << 23
 """Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
 
-_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM = 0.6 / 512, 25 / 512
-"""Of the bit-sliced kernel: a one of a cell added, and all else a column that is not empty costs (docs/performance.md:
-(1024, 1152) x (1152, 256), dense and at CP rate 16)."""
-_NANOSECONDS_PER_CONVERSION = 0.25
+_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM, _NANOSECONDS_PER_ROW = 1.0 / 512, 28 / 512, 0.25
+"""Of the bit-sliced kernel, for one digit of a vector: a one of a cell added, all else a column that is not empty
+costs, and a row packed; fitted to ResNet-20's layers and to (1024, 1152) x (1152, 256), dense and at CP rates to 64."""
+_NANOSECONDS_PER_CONVERSION = 0.5
 _NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT = 0.016, 7.0
 """Of the product for what is proven: float32, and adding it to the conversions of what is not."""
 
@@ -91,11 +92,11 @@ class Transfer:
 
 
 def _bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
-    """Codes as contiguous bit patterns of ``input_bits`` digits; digits beyond are never read."""
+    """Codes as bit patterns of ``input_bits`` digits; digits beyond are never read."""
     narrow = hw.input_bits <= 8
     if x.dtype == (np.int8 if narrow else np.int16):
-        return np.ascontiguousarray(x).view(np.uint8 if narrow else np.uint16)
-    return np.ascontiguousarray(x.astype(np.uint8 if narrow else np.uint16, copy=False))
+        return x.view(np.uint8 if narrow else np.uint16)
+    return x.astype(np.uint8 if narrow else np.uint16, copy=False)
 
 
 class _Matrix:
@@ -148,7 +149,16 @@ class _Matrix:
         columns = 0
         for first in range(0, self.w.shape[0], hw.rows):
             columns += int(np.count_nonzero(encode(self.w[first : first + hw.rows], hw).levels.any(axis=0)))
-        return hw.input_cycles * (ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM)
+        rows = int(np.count_nonzero(self.w.any(axis=1)))
+        return hw.input_cycles * (
+            ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM + rows * _NANOSECONDS_PER_ROW
+        )
+
+    @cached_property
+    def product(self) -> ExactMatrix:
+        """Operands of the exact product of all weights, made when first needed."""
+        low, high = self.hw.input_range(self.signed)
+        return ExactMatrix(self.w, max(-low, high))
 
     def convert(
         self,
@@ -160,7 +170,7 @@ class _Matrix:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
         if self.can_bitslice and histogram is None and transfer is None and x.shape[0] >= LEAST_BITSLICED:
             vectors = x.shape[0]
-            columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
+            columns = np.ascontiguousarray(_bit_patterns(x.T, self.hw)).reshape(1, x.shape[1], 1, vectors)
             sums = np.empty((self.w.shape[1], vectors), np.int64)
             saturations, largest = self.bitsliced.convert(columns, 0, Window(), slice(0, 1), vectors, sums)
             return Product(
@@ -276,6 +286,7 @@ class Crossbars:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
         self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
+        self._excess: dict[int, list[ExcessCells]] = {}
 
     def multiply(
         self,
@@ -313,6 +324,12 @@ class Crossbars:
             self._check_histogram(histogram, engine)
         if transfer is not None:
             self._check_transfer(transfer, engine)
+        if engine is Engine.CERTIFIED and not self.lossless:
+            whole = (_bit_patterns(x, self.hw)[:, :, None, None], Window(), slice(0, 1), 1)
+            if self._excess_pays(*whole):
+                inputs = [x[:, g * rows : (g + 1) * rows] for g in range(groups)]
+                products = [matrix.product.multiply(mine) for matrix, mine in zip(self._matrices, inputs, strict=True)]
+                return self._less_excess(*whole, products)
         if groups == 1:
             return self._multiply_group(0, x, engine, histogram, transfer)
         y = np.empty((x.shape[0], groups * columns), np.int64)
@@ -345,9 +362,20 @@ class Crossbars:
         """Whether so much is refuted that converting all costs less than converting that and a product for the rest."""
         if self.lossless:
             return False
-        rest = sum(part.nanoseconds for split in self._splits for _, _, part in split.refuted)
-        dense = _NANOSECONDS_PER_MAC * self.codes.size + _NANOSECONDS_PER_OUTPUT * len(self.codes) * self.codes.shape[2]
-        return rest + dense >= sum(matrix.nanoseconds for matrix in self._matrices)
+        return sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
+
+    @cached_property
+    def _split_nanoseconds(self) -> list[float]:
+        """Rough cost, for one input vector, of each group's refuted columns and a product for the rest."""
+        return [
+            sum(part.nanoseconds for _, _, part in split.refuted) + self._dense_nanoseconds for split in self._splits
+        ]
+
+    @property
+    def _dense_nanoseconds(self) -> float:
+        """That of a group's product."""
+        _, rows, columns = self.codes.shape
+        return _NANOSECONDS_PER_MAC * rows * columns + _NANOSECONDS_PER_OUTPUT * columns
 
     def conversions(self, vectors: int) -> int:
         """Conversions the hardware performs for this many input vectors, whatever computes them."""
@@ -382,19 +410,10 @@ class Crossbars:
         ------
         ShapeError, RangeError
         """
+        patterns, vectors = self._check_images(x, window, lines, width)
+        x = np.ascontiguousarray(patterns)
         groups, rows, columns = self.codes.shape
         channels = rows // (window.kernel[0] * window.kernel[1])
-        reach = (
-            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
-            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
-        )
-        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
-            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
-        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
-            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
-        check_inputs(x.reshape(-1, 1), 1, self.hw, self.signed_inputs)
-        vectors = x.shape[0] * (lines.stop - lines.start) * width
-        x = _bit_patterns(x, self.hw)
         y = (np.zeros if refuted else np.empty)((groups * columns, vectors), np.int64)
         saturations, largest = 0, 0
         for g, matrix in enumerate(self._matrices):
@@ -413,6 +432,81 @@ class Crossbars:
             saturations=saturations,
             max_column_sum=None if refuted else largest,
         )
+
+    def excess(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product | None:
+        """What saturation adds to the exact product of all weights, for the receptive fields of some output lines.
+
+        Parameters
+        ----------
+        x, window, lines, width
+            As for :meth:`convolve`; fastest where the channels of ``x`` lie innermost in memory.
+
+        Returns
+        -------
+        Product or None
+            Of :meth:`multiply` for the matrix of receptive fields, but ``y`` less the exact product of all weights.
+            None where another way costs less: ask :attr:`bitserial_is_cheaper` then.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        """
+        x, vectors = self._check_images(x, window, lines, width)
+        if not self._excess_pays(x, window, lines, width):
+            return None
+        shares = [np.zeros((vectors, self.codes.shape[2]), np.int64) for _ in self.codes]
+        return self._less_excess(x, window, lines, width, shares)
+
+    def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
+        """Whether nothing costs less than the excess of such inputs, by what a sample of them takes, and a product."""
+        if not ExcessCells.supports(self.hw):
+            return False
+        if x.shape[0] * (lines.stop - lines.start) * width < LEAST_BITSLICED:
+            return True  # the kernel for few vectors costs no less a conversion, and performs them all
+        sample = Fields.sample(x, window, lines, width)
+        cells = self._excess_cells(window)
+        cost = sum(
+            part.nanoseconds(sample, g * part.channels) + self._dense_nanoseconds for g, part in enumerate(cells)
+        )
+        return cost < min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+
+    def _less_excess(
+        self, x: NDArray[Any], window: Window, lines: slice, width: int, products: list[NDArray[np.int64]]
+    ) -> Product:
+        """Each group's exact product, or zeros, less what its conversions are over the code range."""
+        fields, saturations = Fields.of_images(x, window, lines, width), 0
+        for g, (part, product) in enumerate(zip(self._excess_cells(window), products, strict=True)):
+            saturations += part.subtract(fields, g * part.channels, product)[1]
+        return Product(
+            y=products[0] if len(products) == 1 else np.concatenate(products, axis=1),
+            conversions=self.conversions(fields.vectors),
+            saturations=saturations,
+            max_column_sum=None,
+        )
+
+    def _excess_cells(self, window: Window) -> list[ExcessCells]:
+        """Each group's refuted columns, packed when first needed for a kernel of so many positions."""
+        area = window.kernel[0] * window.kernel[1]
+        if area not in self._excess:
+            hw, adc, signed = self.hw, self.adc, self.signed_inputs
+            self._excess[area] = [ExcessCells(codes, hw, adc, signed, area) for codes in self.codes]
+        return self._excess[area]
+
+    def _check_images(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> tuple[NDArray[Any], int]:
+        """Bit patterns of images, and how many receptive fields the output lines have."""
+        groups, rows, _ = self.codes.shape
+        channels = rows // (window.kernel[0] * window.kernel[1])
+        reach = (
+            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
+            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
+        )
+        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
+            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
+        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
+            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
+        check_inputs(x.ravel(order="K")[:, None], 1, self.hw, self.signed_inputs)
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        return _bit_patterns(x, self.hw), vectors
 
     def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
         if engine is not Engine.BITSERIAL:
