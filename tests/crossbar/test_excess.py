@@ -171,8 +171,8 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     lines = slice(start, data.draw(st.integers(start + 1, out_height)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     rows = data.draw(st.sampled_from((10, 64, 100, 128, 200)))
-    fields = {"rows": rows, "adc_bits": data.draw(st.integers(1, 8)), "input_bits": data.draw(st.sampled_from((8, 11)))}
-    hw = load_hardware("tinyadc", cell_bits=data.draw(st.sampled_from((1, 2, 2, 4))), **fields)
+    design = {"rows": rows, "adc_bits": data.draw(st.integers(1, 8)), "input_bits": data.draw(st.sampled_from((8, 11)))}
+    hw = load_hardware("tinyadc", cell_bits=data.draw(st.sampled_from((1, 2, 2, 4))), **design)
     low, high = hw.input_range(signed_inputs)
     x = rng.integers(low, high + 1, (images, groups * channels, height, width))
     x[rng.random(x.shape) < data.draw(st.sampled_from((0.0, 0.5, 0.9)))] = 0
@@ -206,6 +206,14 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     np.testing.assert_array_equal(exact + share.y, expected.y)
     assert (share.conversions, share.saturations) == (expected.conversions, expected.saturations)
     assert share.max_column_sum is None
+    # no conversion is performed that the matrix of patches could leave out
+    vectors, pixels = as_fields(matrix, hw), Fields.of_images(engines._bit_patterns(x, hw), window, lines, out_width)
+    for g in range(groups):
+        counts = []
+        for form, fields in ((Window(), vectors), (window, pixels)):
+            cells = crossbars._excess_cells(form)[g]
+            counts.append(cells.subtract(fields, g * cells.channels, np.zeros((len(matrix), 2), np.int64)))
+        assert counts[0] == counts[1]
 
 
 def test_nothing_refuted() -> None:
@@ -217,7 +225,7 @@ def test_nothing_refuted() -> None:
     assert (share.y.shape, share.y.any(), share.saturations) == ((18, 1), False, 0)
 
 
-def test_images_that_do_not_fit() -> None:
+def test_pixelsthat_do_not_fit() -> None:
     """Refused before a kernel reads beyond the array."""
     crossbars = Crossbars(np.ones((18, 1), np.int8), load_hardware("tinyadc", adc_bits=2))
     window, x = Window(kernel=(3, 3)), np.zeros((1, 2, 5, 5), np.uint8)

@@ -22,6 +22,7 @@ KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
 ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
 SEARCH = "test_sar.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
+EXCESS, SATURATION = "excess.py", "test_excess.py"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,58 @@ BREAKAGES = [
         "total.max(initial=0)) > 1 << 26",
         (MATMUL,),
     ),
-    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (MATMUL,)),
+    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
+    # what saturation takes from an exact product
+    Breakage("excess: a row too few can saturate", EXCESS, "sums <= limits", "sums < limits", (SATURATION,)),
+    Breakage(
+        "excess: a row more is needed", EXCESS, "1 + np.count_nonzero(sums", "2 + np.count_nonzero(sums", (SATURATION,)
+    ),
+    Breakage("excess: no digit drives just enough", EXCESS, "least[tile] - 1", "least[tile]", (SATURATION,)),
+    Breakage(
+        "excess: sign bit's cycle subtracted",
+        EXCESS,
+        "last_digit_negative and place == digits - 1",
+        "False",
+        (SATURATION,),
+    ),
+    Breakage("excess: negative columns as positive", EXCESS, "np.repeat(-places,", "np.repeat(places,", (SATURATION,)),
+    Breakage(
+        "excess: digits past the eighth count as the first", EXCESS, "octet * 8 + digit\n", "digit\n", (SATURATION,)
+    ),
+    Breakage(
+        "excess: last eight columns alone counted",
+        EXCESS,
+        "saturated += popcount",
+        "saturated = popcount",
+        (SATURATION,),
+    ),
+    Breakage("excess: left over for the next vector", EXCESS, "totals[c] = 0", "pass", (SATURATION,)),
+    Breakage("excess: second cell plane worth 1", EXCESS, "add(low, add(high, high))", "add(low, high)", (SATURATION,)),
+    Breakage("excess: every cell plane worth 1", EXCESS, "shift_left(ones, q)", "ones", (SATURATION,)),
+    Breakage(
+        "excess: rows moved to the first bits",
+        EXCESS,
+        "channels % 64, bits % 64,",
+        "channels % 64, 0 * bits,",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: a cut channel counted at every position",
+        EXCESS,
+        "known.setdefault(tuple(channels[taps == tap]), len(known))",
+        "known.setdefault(tuple(np.unique(channels)), len(known))",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: lines from the first", EXCESS, "first = lines.start * window.stride[0]", "first = 0", (SATURATION,)
+    ),
+    Breakage(
+        "excess: runs of images overlap",
+        EXCESS,
+        "mine = y[first * positions :",
+        "mine = y[0 * positions :",
+        (SATURATION,),
+    ),
     # encoding
     Breakage(
         "flip at exactly half",

@@ -463,12 +463,12 @@ class Crossbars:
             return False
         if x.shape[0] * (lines.stop - lines.start) * width < LEAST_BITSLICED:
             return True  # the kernel for few vectors costs no less a conversion, and performs them all
+        left = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        left -= len(self.codes) * self._dense_nanoseconds
         sample = Fields.sample(x, window, lines, width)
-        cells = self._excess_cells(window)
-        cost = sum(
-            part.nanoseconds(sample, g * part.channels) + self._dense_nanoseconds for g, part in enumerate(cells)
-        )
-        return cost < min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        for g, part in enumerate(self._excess_cells(window)):
+            left -= part.nanoseconds(sample, g * part.channels, left)
+        return left > 0
 
     def _less_excess(
         self, x: NDArray[Any], window: Window, lines: slice, width: int, products: list[NDArray[np.int64]]

@@ -190,6 +190,7 @@ def _subtract_block(
     cell_planes,
     digits,
     last_digit_negative,
+    only_count,
     pixels,
     counts,
     driven,
@@ -251,6 +252,9 @@ def _subtract_block(
                             columns[found, digit] = wanted[tile, driven[digit]]
                             performed += columns[found, digit]
                             most = max(most, columns[found, digit])
+                        if only_count:
+                            m, most = m + 1, np.int64(0)
+                            continue
                         rows[found] = m
                         _gather(
                             octet_at + pixels[m] * pixel_bytes,
@@ -320,6 +324,7 @@ def _subtract_excess(
     cell_planes,
     digits,
     last_digit_negative,
+    only_count,
     block_rows,
     y,
     performed,
@@ -334,8 +339,8 @@ def _subtract_excess(
     shift left, word of the tile, move_masks (.,) uint64; cells (.,) uint64 planes (cell_planes * words[t], columns),
     columns a multiple of 8; limits, outputs, places (.,) int64 code range, output and signed weight of the lowest digit
     of each column. wanted (T, rows + 1) int64 columns to convert by driven rows, least (T,) int64 driven rows from
-    which on there are any. y (vectors, N) int64; performed, saturations (blocks of ``block_rows`` vectors,) int64
-    conversions done, and saturated ones.
+    which on there are any. only_count: no conversion is done. y (vectors, N) int64; performed, saturations (blocks of
+    ``block_rows`` vectors,) int64 conversions to do, and saturated ones.
     """
     for block in prange(saturations.shape[0]):
         begin = block * block_rows
@@ -364,6 +369,7 @@ def _subtract_excess(
             cell_planes,
             digits,
             last_digit_negative,
+            only_count,
             pixels,
             np.empty((sets[:, 1].max() + 1, pixels[-1] + reach + 1 - pixels[0], 8), np.uint64),
             np.empty(8, np.int64),
@@ -500,7 +506,7 @@ class ExcessCells:
         """Whether the design is linear in its codes and its inputs drive a row or do not."""
         return hw.dac_bits == 1 and hw.encoding is Encoding.DIFFERENTIAL and hw.readout is Readout.DIGITAL
 
-    def subtract(self, fields: Fields, channel: int, y: NDArray[np.int64]) -> tuple[int, int]:
+    def subtract(self, fields: Fields, channel: int, y: NDArray[np.int64], only_count: bool = False) -> tuple[int, int]:
         """Subtract the excess of conversions from ``y``; returns how many were performed and how many saturated.
 
         Parameters
@@ -510,6 +516,8 @@ class ExcessCells:
             The matrix reads the channels from this one on.
         y : ndarray [shape=(vectors, N), int64]
             Changed in place.
+        only_count : bool
+            Count what would be performed; do none of it.
         """
         performed = saturations = 0
         words = -(-self.channels // 64)
@@ -551,6 +559,7 @@ class ExcessCells:
                 self.hw.cell_bits,
                 self.hw.input_bits,
                 self.signed_inputs,
+                only_count,
                 block_rows,
                 mine,
                 conversions,
@@ -559,15 +568,16 @@ class ExcessCells:
             performed, saturations = performed + int(conversions.sum()), saturations + int(saturated.sum())
         return performed, saturations
 
-    def nanoseconds(self, sample: Fields, channel: int) -> float:
-        """Rough cost of a vector like those of a sample, by what they take: conversions performed and saturated."""
-        performed, saturations = self.subtract(sample, channel, np.zeros((sample.vectors, self.outputs), np.int64))
+    def nanoseconds(self, sample: Fields, channel: int, most: float) -> float:
+        """Rough cost of a vector like those of a sample, by the conversions they take; above ``most``, a lower bound."""
+        y = np.zeros((sample.vectors, self.outputs), np.int64)
+        performed, _ = self.subtract(sample, channel, y, only_count=True)
         tiles = int(np.count_nonzero(self._least)) * -(-self.hw.input_bits // 8)
-        return (
-            tiles * _NANOSECONDS_PER_TILE
-            + performed / sample.vectors * _NANOSECONDS_PER_CONVERSION
-            + saturations / sample.vectors * _NANOSECONDS_PER_SATURATION
-        )
+        cost = tiles * _NANOSECONDS_PER_TILE + performed / sample.vectors * _NANOSECONDS_PER_CONVERSION
+        if cost < most:
+            _, saturations = self.subtract(sample, channel, y)
+            cost += saturations / sample.vectors * _NANOSECONDS_PER_SATURATION
+        return cost
 
 
 def _layout(order: NDArray[np.int64], area: int) -> tuple[NDArray[Any], ...]:
