@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import reference as twin
 from bitline import load_hardware
-from bitline.crossbar import engines, excess
+from bitline.crossbar import engines, excess_cells
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars
-from bitline.crossbar.excess import SAMPLE, ExcessCells, Fields
+from bitline.crossbar.excess_cells import SAMPLE, ExcessCells, Fields
 from bitline.errors import RangeError, ShapeError
 from bitline.layers import Window
 from strategies import SMALL, Problem, examples, hardware, problems
@@ -58,7 +58,7 @@ def test_by_hand() -> None:
     assert (product.conversions, product.saturations) == (3 * 2 * 16, 3)
 
 
-@examples(150)
+@examples(120)
 @given(problems(hardware(**DESIGN)), st.lists(st.integers(1, 9), min_size=16, max_size=16), st.booleans())
 def test_equals_the_twin(problem: Problem, bits: list[int], by_slice: bool) -> None:
     """Any differential digital design with 1-bit inputs, any resolution; only what population counts leave open."""
@@ -87,7 +87,7 @@ def test_blocks(adc_bits: int, signed_inputs: bool, monkeypatch: pytest.MonkeyPa
     hw = load_hardware("tinyadc", rows=20, adc_bits=adc_bits)
     low, high = hw.input_range(signed_inputs)
     vectors, outputs = (3, 4) if SMALL else (700, 90)
-    monkeypatch.setattr(excess, "_PLANE_BYTES", 64 * 300)
+    monkeypatch.setattr(excess_cells, "_PLANE_BYTES", 64 * 300)
     x, w = rng.integers(low, high + 1, (vectors, 33)), rng.integers(-127, 128, (33, outputs))
     x[::3] &= 1  # few digits drive rows: others are converted with few columns, or none
     crossbars = Crossbars(w, hw, signed_inputs=signed_inputs)
@@ -156,7 +156,7 @@ def test_the_choice_is_by_counted_work() -> None:
     assert not offset._excess_pays(few, *whole)
 
 
-@examples(120)
+@examples(80)
 @given(st.data())
 def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     """Receptive fields collected from planes of pixels are those of the matrix of patches, wherever tiles cut them."""
@@ -211,7 +211,7 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     for g in range(groups):
         counts = []
         for form, fields in ((Window(), vectors), (window, pixels)):
-            cells = crossbars._excess_cells(form)[g]
+            cells = crossbars._excess.cells(form)[g]
             counts.append(cells.subtract(fields, g * cells.channels, np.zeros((len(matrix), 2), np.int64)))
         assert counts[0] == counts[1]
 

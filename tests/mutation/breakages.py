@@ -22,7 +22,7 @@ KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
 ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
 SEARCH = "test_sar.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
-EXCESS, SATURATION = "excess.py", "test_excess.py"
+EXCESS, EXCESS_CELLS, SATURATION = "excess.py", "excess_cells.py", "test_excess.py"
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,13 @@ BREAKAGES = [
     ),
     Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
     # what saturation takes from an exact product
-    Breakage("excess: a row too few can saturate", EXCESS, "sums <= limits", "sums < limits", (SATURATION,)),
+    Breakage("excess: a row too few can saturate", EXCESS_CELLS, "sums <= limits", "sums < limits", (SATURATION,)),
     Breakage(
-        "excess: a row more is needed", EXCESS, "1 + np.count_nonzero(sums", "2 + np.count_nonzero(sums", (SATURATION,)
+        "excess: a row more is needed",
+        EXCESS_CELLS,
+        "1 + np.count_nonzero(sums",
+        "2 + np.count_nonzero(sums",
+        (SATURATION,),
     ),
     Breakage("excess: no digit drives just enough", EXCESS, "least[tile] - 1", "least[tile]", (SATURATION,)),
     Breakage(
@@ -180,7 +184,9 @@ BREAKAGES = [
         "False",
         (SATURATION,),
     ),
-    Breakage("excess: negative columns as positive", EXCESS, "np.repeat(-places,", "np.repeat(places,", (SATURATION,)),
+    Breakage(
+        "excess: negative columns as positive", EXCESS_CELLS, "np.repeat(-places,", "np.repeat(places,", (SATURATION,)
+    ),
     Breakage(
         "excess: digits past the eighth count as the first", EXCESS, "octet * 8 + digit\n", "digit\n", (SATURATION,)
     ),
@@ -196,24 +202,28 @@ BREAKAGES = [
     Breakage("excess: every cell plane worth 1", EXCESS, "shift_left(ones, q)", "ones", (SATURATION,)),
     Breakage(
         "excess: rows moved to the first bits",
-        EXCESS,
+        EXCESS_CELLS,
         "channels % 64, bits % 64,",
         "channels % 64, 0 * bits,",
         (SATURATION,),
     ),
     Breakage(
         "excess: a cut channel counted at every position",
-        EXCESS,
+        EXCESS_CELLS,
         "known.setdefault(tuple(channels[taps == tap]), len(known))",
         "known.setdefault(tuple(np.unique(channels)), len(known))",
         (SATURATION,),
     ),
     Breakage(
-        "excess: lines from the first", EXCESS, "first = lines.start * window.stride[0]", "first = 0", (SATURATION,)
+        "excess: lines from the first",
+        EXCESS_CELLS,
+        "first = lines.start * window.stride[0]",
+        "first = 0",
+        (SATURATION,),
     ),
     Breakage(
         "excess: runs of images overlap",
-        EXCESS,
+        EXCESS_CELLS,
         "mine = y[first * positions :",
         "mine = y[0 * positions :",
         (SATURATION,),

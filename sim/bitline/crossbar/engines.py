@@ -17,7 +17,7 @@ from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
 from bitline.crossbar.exact import ExactMatrix, exact_product
-from bitline.crossbar.excess import ExcessCells, Fields
+from bitline.crossbar.excess_cells import ExcessCells, LayerExcess
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -286,7 +286,7 @@ class Crossbars:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
         self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
-        self._excess: dict[int, list[ExcessCells]] = {}
+        self._excess = LayerExcess(codes, hw, adc, signed_inputs)
 
     def multiply(
         self,
@@ -463,34 +463,21 @@ class Crossbars:
             return False
         if x.shape[0] * (lines.stop - lines.start) * width < LEAST_BITSLICED:
             return True  # the kernel for few vectors costs no less a conversion, and performs them all
-        left = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
-        left -= len(self.codes) * self._dense_nanoseconds
-        sample = Fields.sample(x, window, lines, width)
-        for g, part in enumerate(self._excess_cells(window)):
-            left -= part.nanoseconds(sample, g * part.channels, left)
-        return left > 0
+        others = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        dense = len(self.codes) * self._dense_nanoseconds
+        return self._excess.costs_less(others - dense, x, window, lines, width)
 
     def _less_excess(
         self, x: NDArray[Any], window: Window, lines: slice, width: int, products: list[NDArray[np.int64]]
     ) -> Product:
         """Each group's exact product, or zeros, less what its conversions are over the code range."""
-        fields, saturations = Fields.of_images(x, window, lines, width), 0
-        for g, (part, product) in enumerate(zip(self._excess_cells(window), products, strict=True)):
-            saturations += part.subtract(fields, g * part.channels, product)[1]
+        saturations = self._excess.subtract(x, window, lines, width, products)
         return Product(
             y=products[0] if len(products) == 1 else np.concatenate(products, axis=1),
-            conversions=self.conversions(fields.vectors),
+            conversions=self.conversions(len(products[0])),
             saturations=saturations,
             max_column_sum=None,
         )
-
-    def _excess_cells(self, window: Window) -> list[ExcessCells]:
-        """Each group's refuted columns, packed when first needed for a kernel of so many positions."""
-        area = window.kernel[0] * window.kernel[1]
-        if area not in self._excess:
-            hw, adc, signed = self.hw, self.adc, self.signed_inputs
-            self._excess[area] = [ExcessCells(codes, hw, adc, signed, area) for codes in self.codes]
-        return self._excess[area]
 
     def _check_images(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> tuple[NDArray[Any], int]:
         """Bit patterns of images, and how many receptive fields the output lines have."""
