@@ -48,7 +48,7 @@ class Engine(StrEnum):
     BITSERIAL = "bitserial"
     """Every conversion performed and counted."""
     CERTIFIED = "certified"
-    """Proven outputs by an exact product, refuted ones bit-serially; same integers."""
+    """An exact product, less what the conversions that may saturate are over the code range; same integers."""
 
 
 def check_engine(engine: Engine | str) -> Engine:
@@ -529,7 +529,7 @@ class Crossbars:
         return [_split(codes, self.hw, self.adc, self.signed_inputs) for codes in self.codes]
 
     def _certified(self, g: int, x: NDArray[Any]) -> Product:
-        """Exact product of the proven part of the weights, conversions of the rest."""
+        """Exact product of the proven part of the weights, conversions of the rest: where the excess does not pay."""
         matrix, split = self._matrices[g], self._splits[g]
         if self.bitserial_is_cheaper:
             return replace(matrix.convert(x, self.signed_inputs, None), max_column_sum=None)
