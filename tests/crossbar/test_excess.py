@@ -16,7 +16,7 @@ from bitline.crossbar import engines, excess_cells
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars
 from bitline.crossbar.excess_cells import SAMPLE, ExcessCells, Fields
-from bitline.errors import RangeError, ShapeError
+from bitline.errors import ConfigError, RangeError, ShapeError
 from bitline.layers import Window
 from strategies import SMALL, Problem, examples, hardware, problems
 
@@ -147,13 +147,12 @@ def test_the_choice_is_by_counted_work() -> None:
         hw = load_hardware("tinyadc", adc_bits=adc_bits)
         crossbars = Crossbars(w, hw)
         assert not crossbars.lossless
-        assert crossbars._excess_pays(engines._bit_patterns(codes, hw)[:, :, None, None], *whole) == pays
+        assert crossbars.excess_pays(codes[:, :, None, None], *whole) == pays
         assert_certified(crossbars, codes, crossbars.multiply(codes))
-        assert (crossbars.excess(codes[:, :, None, None], *whole) is None) != pays
-    few = engines._bit_patterns(x, hw)[:100, :, None, None]
-    assert crossbars._excess_pays(few, *whole)
+    few = x[:100, :, None, None]
+    assert crossbars.excess_pays(few, *whole)
     offset = Crossbars(w, load_hardware("tinyadc", adc_bits=6, encoding="offset"))
-    assert not offset._excess_pays(few, *whole)
+    assert not offset.excess_pays(few, *whole)
 
 
 @examples(80)
@@ -197,44 +196,49 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     if data.draw(st.booleans()):
         x = x.astype((np.int8 if hw.input_bits <= 8 else np.int16) if signed_inputs else np.uint16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossbars, "_excess_pays", lambda *_: True)
-        share = crossbars.excess(x, window, lines, out_width)
-    assert share is not None
     parts = np.split(matrix, groups, axis=1)
-    exact = np.concatenate([part @ codes for part, codes in zip(parts, w, strict=True)], axis=1)
-    np.testing.assert_array_equal(exact + share.y, expected.y)
-    assert (share.conversions, share.saturations) == (expected.conversions, expected.saturations)
-    assert share.max_column_sum is None
+    y = np.concatenate([part @ codes for part, codes in zip(parts, w, strict=True)], axis=1)
+    y = y.astype(data.draw(st.sampled_from((np.int64, np.int32))))
+    assert crossbars.subtract_excess(x, window, lines, out_width, y) == expected.saturations
+    np.testing.assert_array_equal(y, expected.y)
     # no conversion is performed that the matrix of patches could leave out
     vectors, pixels = as_fields(matrix, hw), Fields.of_images(engines._bit_patterns(x, hw), window, lines, out_width)
     for g in range(groups):
         counts = []
         for form, fields in ((Window(), vectors), (window, pixels)):
             cells = crossbars._excess.cells(form)[g]
-            counts.append(cells.subtract(fields, g * cells.channels, np.zeros((len(matrix), 2), np.int64)))
+            counts.append(cells.subtract(fields, g, np.zeros((len(matrix), 2 * groups), np.int64)))
         assert counts[0] == counts[1]
 
 
 def test_nothing_refuted() -> None:
     """A lossless layer has no excess."""
-    share = Crossbars(np.ones((18, 1), np.int8), load_hardware("tinyadc")).excess(
-        np.full((2, 2, 5, 5), 255, np.uint8), Window(kernel=(3, 3)), slice(0, 3), 3
-    )
-    assert share is not None
-    assert (share.y.shape, share.y.any(), share.saturations) == ((18, 1), False, 0)
+    y = np.full((18, 1), 7, np.int64)
+    crossbars = Crossbars(np.ones((18, 1), np.int8), load_hardware("tinyadc"))
+    x = np.full((2, 2, 5, 5), 255, np.uint8)
+    assert crossbars.subtract_excess(x, Window(kernel=(3, 3)), slice(0, 3), 3, y) == 0
+    assert (y == 7).all()
 
 
-def test_pixelsthat_do_not_fit() -> None:
-    """Refused before a kernel reads beyond the array."""
-    crossbars = Crossbars(np.ones((18, 1), np.int8), load_hardware("tinyadc", adc_bits=2))
-    window, x = Window(kernel=(3, 3)), np.zeros((1, 2, 5, 5), np.uint8)
+def test_images_and_products_that_do_not_fit() -> None:
+    """Refused before a kernel reads or writes beyond the array."""
+    crossbars = Crossbars(np.ones((18, 2), np.int8), load_hardware("tinyadc", adc_bits=2))
+    window, x, y = Window(kernel=(3, 3)), np.zeros((1, 2, 5, 5), np.uint8), np.zeros((9, 2), np.int64)
+    assert crossbars.subtract_excess(x, window, slice(0, 3), 3, y) == 0
     with pytest.raises(ShapeError, match="2, H, W"):
-        crossbars.excess(x[:, :1], window, slice(0, 3), 3)
+        crossbars.subtract_excess(x[:, :1], window, slice(0, 3), 3, y)
     with pytest.raises(ShapeError, match="the window reaches"):
-        crossbars.excess(x, window, slice(0, 4), 3)
+        crossbars.excess_pays(x, window, slice(0, 4), 3)
     with pytest.raises(RangeError):
-        crossbars.excess(x.astype(np.int64) - 1, window, slice(0, 3), 3)
+        crossbars.subtract_excess(x.astype(np.int64) - 1, window, slice(0, 3), 3, y)
+    for wrong in (y[:8], y[:, :1], np.asfortranarray(y), y.astype(np.float64)):
+        with pytest.raises(ShapeError, match="'y' must be contiguous int64 or int32 of shape"):
+            crossbars.subtract_excess(x, window, slice(0, 3), 3, wrong)
+    for fields in ({"dac_bits": 2}, {"encoding": "offset"}, {"readout": "analog"}):
+        other = Crossbars(np.ones((18, 2), np.int8), load_hardware("tinyadc", adc_bits=2, **fields))
+        assert not other.excess_pays(x, window, slice(0, 3), 3)
+        with pytest.raises(ConfigError, match="encoding 'differential'"):
+            other.subtract_excess(x, window, slice(0, 3), 3, y)
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,13 @@ class Crossbars:
             if self._excess_pays(*whole):
                 inputs = [x[:, g * rows : (g + 1) * rows] for g in range(groups)]
                 products = [matrix.product.multiply(mine) for matrix, mine in zip(self._matrices, inputs, strict=True)]
-                return self._less_excess(*whole, products)
+                y = products[0] if groups == 1 else np.concatenate(products, axis=1)
+                return Product(
+                    y=y,
+                    saturations=self._excess.subtract(*whole, y),
+                    conversions=self.conversions(x.shape[0]),
+                    max_column_sum=None,
+                )
         if groups == 1:
             return self._multiply_group(0, x, engine, histogram, transfer)
         y = np.empty((x.shape[0], groups * columns), np.int64)
@@ -433,29 +439,62 @@ class Crossbars:
             max_column_sum=None if refuted else largest,
         )
 
-    def excess(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> Product | None:
-        """What saturation adds to the exact product of all weights, for the receptive fields of some output lines.
+    def excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
+        """Whether the certified engine does best with an exact product of all weights and :meth:`subtract_excess`.
+
+        Else it does with what :attr:`bitserial_is_cheaper` says. A sample of the inputs is looked at.
 
         Parameters
         ----------
         x, window, lines, width
-            As for :meth:`convolve`; fastest where the channels of ``x`` lie innermost in memory.
-
-        Returns
-        -------
-        Product or None
-            Of :meth:`multiply` for the matrix of receptive fields, but ``y`` less the exact product of all weights.
-            None where another way costs less: ask :attr:`bitserial_is_cheaper` then.
+            As for :meth:`convolve`.
 
         Raises
         ------
         ShapeError, RangeError
         """
+        return self._excess_pays(self._check_images(x, window, lines, width)[0], window, lines, width)
+
+    def subtract_excess(
+        self,
+        x: NDArray[Any],
+        window: Window,
+        lines: slice,
+        width: int,
+        y: NDArray[np.int64] | NDArray[np.int32],
+    ) -> int:
+        """Subtract what saturation takes from the exact product of all weights and the receptive fields of some lines.
+
+        Parameters
+        ----------
+        x, window, lines, width
+            As for :meth:`convolve`, of a design for which :meth:`excess_pays`; fastest where the channels of ``x`` lie
+            innermost in memory.
+        y : ndarray [shape=(vectors, outputs of all groups), C-contiguous]
+            Changed in place, from the product to what the crossbars give. In int32 twice the largest
+            ``max|x| * sum |w|`` of an output must fit.
+
+        Returns
+        -------
+        int
+            Saturated conversions.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        ConfigError
+            A design whose result is not linear in its codes.
+        """
+        if not ExcessCells.supports(self.hw):
+            raise ConfigError("The excess needs encoding 'differential', readout 'digital' and dac_bits 1")
         x, vectors = self._check_images(x, window, lines, width)
-        if not self._excess_pays(x, window, lines, width):
-            return None
-        shares = [np.zeros((vectors, self.codes.shape[2]), np.int64) for _ in self.codes]
-        return self._less_excess(x, window, lines, width, shares)
+        groups, _, columns = self.codes.shape
+        shape = (vectors, groups * columns)
+        if y.shape != shape or y.dtype not in (np.int64, np.int32) or not y.flags.c_contiguous:
+            raise ShapeError(
+                f"Argument 'y' must be contiguous int64 or int32 of shape {shape}, not {y.dtype} {y.shape}"
+            )
+        return self._excess.subtract(x, window, lines, width, y)
 
     def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
         """Whether nothing costs less than the excess of such inputs, by what a sample of them takes, and a product."""
@@ -466,18 +505,6 @@ class Crossbars:
         others = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
         dense = len(self.codes) * self._dense_nanoseconds
         return self._excess.costs_less(others - dense, x, window, lines, width)
-
-    def _less_excess(
-        self, x: NDArray[Any], window: Window, lines: slice, width: int, products: list[NDArray[np.int64]]
-    ) -> Product:
-        """Each group's exact product, or zeros, less what its conversions are over the code range."""
-        saturations = self._excess.subtract(x, window, lines, width, products)
-        return Product(
-            y=products[0] if len(products) == 1 else np.concatenate(products, axis=1),
-            conversions=self.conversions(len(products[0])),
-            saturations=saturations,
-            max_column_sum=None,
-        )
 
     def _check_images(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> tuple[NDArray[Any], int]:
         """Bit patterns of images, and how many receptive fields the output lines have."""

@@ -176,6 +176,7 @@ def _subtract_block(
     columns,
     excess,
     totals,
+    first_output,
     y,
 ):
     """Subtract the excess of one block's conversions from ``y``; returns how many were performed and saturated.
@@ -270,7 +271,7 @@ def _subtract_block(
                             if dirty & 1:
                                 for c in range(8 * group, 8 * group + 8):
                                     column = first_column + first + c
-                                    y[rows[k], outputs[column]] -= places[column] * totals[c]
+                                    y[rows[k], first_output + outputs[column]] -= places[column] * totals[c]
                                     totals[c] = 0
                             dirty = np.int64(np.uint64(dirty) >> np.uint64(1))
                             group += 1
@@ -303,6 +304,7 @@ def subtract_excess(
     last_digit_negative,
     only_count,
     block_rows,
+    first_output,
     y,
     performed,
     saturations,
@@ -316,8 +318,9 @@ def subtract_excess(
     shift left, word of the tile, move_masks (.,) uint64; cells (.,) uint64 planes (cell_planes * words[t], columns),
     columns a multiple of 8; limits, outputs, places (.,) int64 code range, output and signed weight of the lowest digit
     of each column. wanted (T, rows + 1) int64 columns to convert by driven rows, least (T,) int64 driven rows from
-    which on there are any. only_count: no conversion is done. y (vectors, N) int64; performed, saturations (blocks of
-    ``block_rows`` vectors,) int64 conversions to do, and saturated ones.
+    which on there are any. only_count: no conversion is done. y (vectors, all outputs) int64 or int32, of which the
+    matrix has those from ``first_output`` on; performed, saturations (blocks of ``block_rows`` vectors,) int64
+    conversions to do, and saturated ones.
     """
     for block in prange(saturations.shape[0]):
         begin = block * block_rows
@@ -355,5 +358,6 @@ def subtract_excess(
             np.empty((_MOST_VECTORS, 8), np.int64),
             np.empty(_COLUMN_BLOCK, np.int64),
             np.zeros(_COLUMN_BLOCK, np.int64),
+            first_output,
             y[begin:end],
         )

@@ -158,15 +158,17 @@ class ExcessCells:
         """Whether the design is linear in its codes and its inputs drive a row or do not."""
         return hw.dac_bits == 1 and hw.encoding is Encoding.DIFFERENTIAL and hw.readout is Readout.DIGITAL
 
-    def subtract(self, fields: Fields, channel: int, y: NDArray[np.int64], only_count: bool = False) -> tuple[int, int]:
+    def subtract(
+        self, fields: Fields, group: int, y: NDArray[np.int64] | NDArray[np.int32], only_count: bool = False
+    ) -> tuple[int, int]:
         """Subtract the excess of conversions from ``y``; returns how many were performed and how many saturated.
 
         Parameters
         ----------
         fields : Fields
-        channel : int
-            The matrix reads the channels from this one on.
-        y : ndarray [shape=(vectors, N), int64]
+        group : int
+            Which channels of the fields and which outputs of ``y`` are the matrix's.
+        y : ndarray [shape=(vectors, groups * N), C-contiguous]
             Changed in place.
         only_count : bool
             Count what would be performed; do none of it.
@@ -184,7 +186,7 @@ class ExcessCells:
         for first in range(0, fields.images, most):
             part = fields.part(first, min(fields.images, first + most))
             planes = np.zeros((part.images * size[0] * size[1], words, octets, 8), np.uint64)
-            pack_pixels(part.codes, fields.channels, channel, self.hw.input_bits, planes)
+            pack_pixels(part.codes, fields.channels, group * self.channels, self.hw.input_bits, planes)
             mine = y[first * positions : first * positions + part.vectors]
             block_rows = max(1, min(_BLOCK_VECTORS, -(-len(mine) // (4 * get_num_threads()))))
             conversions, saturated = np.zeros((2, -(-len(mine) // block_rows)), np.int64)
@@ -213,6 +215,7 @@ class ExcessCells:
                 self.signed_inputs,
                 only_count,
                 block_rows,
+                group * self.outputs,
                 mine,
                 conversions,
                 saturated,
@@ -220,14 +223,14 @@ class ExcessCells:
             performed, saturations = performed + int(conversions.sum()), saturations + int(saturated.sum())
         return performed, saturations
 
-    def nanoseconds(self, sample: Fields, channel: int, most: float) -> float:
+    def nanoseconds(self, sample: Fields, group: int, most: float) -> float:
         """Cost of a vector like those of a sample, by the conversions they take; a lower bound above ``most``."""
-        y = np.zeros((sample.vectors, self.outputs), np.int64)
-        performed, _ = self.subtract(sample, channel, y, only_count=True)
+        y = np.zeros((sample.vectors, (group + 1) * self.outputs), np.int64)
+        performed, _ = self.subtract(sample, group, y, only_count=True)
         tiles = int(np.count_nonzero(self._least)) * -(-self.hw.input_bits // 8)
         cost = tiles * _NANOSECONDS_PER_TILE + performed / sample.vectors * _NANOSECONDS_PER_CONVERSION
         if cost < most:
-            _, saturations = self.subtract(sample, channel, y)
+            _, saturations = self.subtract(sample, group, y)
             cost += saturations / sample.vectors * _NANOSECONDS_PER_SATURATION
         return cost
 
@@ -258,23 +261,26 @@ class LayerExcess:
         """Whether a vector costs less than so much, by the conversions that a sample of such inputs takes."""
         sample = Fields.sample(x, window, lines, width)
         for g, part in enumerate(self.cells(window)):
-            nanoseconds -= part.nanoseconds(sample, g * part.channels, nanoseconds)
+            nanoseconds -= part.nanoseconds(sample, g, nanoseconds)
         return nanoseconds > 0
 
     def subtract(
-        self, x: NDArray[Any], window: Window, lines: slice, width: int, products: list[NDArray[np.int64]]
+        self,
+        x: NDArray[Any],
+        window: Window,
+        lines: slice,
+        width: int,
+        y: NDArray[np.int64] | NDArray[np.int32],
     ) -> int:
-        """Subtract from each group's product [shape=(vectors, N)] what is over the code range; counts saturations.
+        """Subtract from the exact product ``y`` (vectors, G * N) what is over the code range; counts saturations.
 
         Parameters
         ----------
         x : ndarray [shape=(n, C, H, W), uint8 or uint16]
             Padded bit patterns of all groups; window, lines and width as for ``Crossbars.convolve``.
         """
-        fields, saturations = Fields.of_images(x, window, lines, width), 0
-        for g, (part, product) in enumerate(zip(self.cells(window), products, strict=True)):
-            saturations += part.subtract(fields, g * part.channels, product)[1]
-        return saturations
+        fields = Fields.of_images(x, window, lines, width)
+        return sum(part.subtract(fields, g, y)[1] for g, part in enumerate(self.cells(window)))
 
 
 def _layout(order: NDArray[np.int64], area: int) -> tuple[NDArray[Any], ...]:
