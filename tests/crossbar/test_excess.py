@@ -58,6 +58,22 @@ def test_by_hand() -> None:
     assert (product.conversions, product.saturations) == (3 * 2 * 16, 3)
 
 
+def test_rows_of_the_next_tile_are_not_counted() -> None:
+    """Two channels, two kernel positions, tiles of three rows: of channel 1 the first tile has position 0 alone.
+
+    An image drives channel 0 at position 0 and channel 1 at position 1: one row of the first tile, not enough. Another
+    drives channel 1 at position 0 instead: two rows, sum 2, excess 1.
+    """
+    hw = load_hardware("tinyadc", rows=3, adc_bits=1, input_bits=1)
+    crossbars, window = Crossbars(np.ones((4, 1), np.int8), hw), Window(kernel=(1, 2))
+    x = np.array([[[[1, 0]], [[0, 1]]], [[[1, 0]], [[1, 0]]]], np.uint8)
+    for image, counts in zip(x, ((0, 0), (1, 1)), strict=True):
+        y = np.zeros((1, 1), np.int64)
+        fields = Fields.of_images(image[None], window, slice(0, 1), 1)
+        assert crossbars._excess.cells(window)[0].subtract(fields, 0, y) == counts
+        assert y[0, 0] == -counts[1]
+
+
 @examples(120)
 @given(problems(hardware(**DESIGN)), st.lists(st.integers(1, 9), min_size=16, max_size=16), st.booleans())
 def test_equals_the_twin(problem: Problem, bits: list[int], by_slice: bool) -> None:
