@@ -1,9 +1,10 @@
 """Run the benchmarks and print their results with the machine's facts as one JSON document.
 
-    python -m benchmarks [NAME ...] [--out FILE] [--figures DIR] [--crosssim PATH] [--neurosim PATH]
+    python -m benchmarks [NAME ...] [--out FILE] [--figures DIR] [--crosssim PATH] [--neurosim PATH] [--shared PATH]
     python -m benchmarks --from FILE [--table] [--figures DIR] [--compare OLD.json]
 
-The names are kernel, network, scaling, memory, startup, chip_model and pruning; all of them by default.
+The names are kernel, network, scaling, memory, startup, chip_model, pruning and, where --shared says where the images
+and the checkpoint are, dataset; all of them by default.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numba
 
-from benchmarks import peers
+from benchmarks import dataset, peers
 from benchmarks.compare import compare
 from benchmarks.goals import goals, table
+from benchmarks.measure import thread_counts, use_threads
 from bitline._version import __version__
 from bitline.errors import BitlineError, DataError
 from bitline.report.machine import machine_facts
 
-NAMES = ("kernel", "network", "scaling", "memory", "startup", "chip_model", "pruning")
+NAMES = ("kernel", "network", "scaling", "memory", "startup", "chip_model", "pruning", "dataset")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,13 +46,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="use this document; run nothing")
     parser.add_argument("--crosssim", type=Path, metavar="PATH", help="run this checkout of CrossSim beside ours")
     parser.add_argument("--neurosim", type=Path, metavar="PATH", help="run this checkout of NeuroSim 1.5 beside ours")
+    parser.add_argument(
+        "--shared", type=Path, metavar="PATH", help="folder with checkpoints/cifar10 and cifar10: run dataset"
+    )
+    parser.add_argument(
+        "--dataset-images",
+        type=int,
+        default=dataset.COUNT,
+        metavar="N",
+        help="of its test images; %(default)s by default",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one repeat: whether all runs, not how fast")
     args = parser.parse_args(arguments)
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}; expected some of {', '.join(NAMES)}")
+    names = args.names or [name for name in NAMES if name != "dataset" or args.shared is not None]
+    if ("dataset" in names) != (args.shared is not None):
+        parser.error("dataset and --shared go together: it says where the images and the checkpoint are")
     checkouts = {peer: vars(args)[peer] for peer in peers.PEERS if vars(args)[peer] is not None}
-    if args.source is not None and (args.names or checkouts or args.quick):
+    if args.source is not None and (args.names or checkouts or args.shared or args.quick):
         parser.error("--from runs nothing: it goes with --table, --figures, --compare and --out only")
     try:
         old = None if args.compare is None else read(args.compare)
@@ -57,7 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             for peer, path in checkouts.items():
                 peers.check(peer, path)
-            document = run(args.names or NAMES, checkouts, args.quick)
+            # the peers first: what is not ours is likelier to fail, and then no quarter of an hour is lost
+            works: dict[str, Callable[..., Any]] = {
+                peer: partial(peers.run, peer, path) for peer, path in checkouts.items()
+            }
+            for name in names:
+                works[name] = importlib.import_module(f"benchmarks.{name}").run
+            if args.shared is not None:
+                dataset.check(args.shared, args.dataset_images)
+                works["dataset"] = partial(dataset.run, args.shared, args.dataset_images)
+            document = run(works, args.quick)
     except BitlineError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_status
@@ -77,8 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(names: list[str] | tuple[str, ...], checkouts: dict[str, Path], quick: bool) -> dict[str, Any]:
-    """Run the peers, then the benchmarks, one after the other; the document of them all.
+def run(works: Mapping[str, Callable[..., Any]], quick: bool) -> dict[str, Any]:
+    """Run these, each given ``quick``, one after the other; the document of them all.
 
     A figure measured on a busy machine says little, so the document has the load before and after.
     """
@@ -92,15 +118,11 @@ def run(names: list[str] | tuple[str, ...], checkouts: dict[str, Path], quick: b
         "results": {},
         "seconds": {},
     }
-    # the peers first: what is not ours is likelier to fail, and then no quarter of an hour is lost
-    works = [(peer, lambda peer=peer, path=path: peers.run(peer, path, quick)) for peer, path in checkouts.items()]
-    works += [
-        (name, lambda name=name: importlib.import_module(f"benchmarks.{name}").run(quick=quick)) for name in names
-    ]
-    for name, work in works:
+    for name, work in works.items():
         print(f"running {name} ...", file=sys.stderr, flush=True)
+        use_threads(thread_counts()[-1])  # whatever the part before has set
         began = time.perf_counter()
-        document["results"][name] = work()
+        document["results"][name] = work(quick=quick)
         document["seconds"][name] = round(time.perf_counter() - began, 1)
     document["seconds"]["all"] = round(time.perf_counter() - started, 1)
     document["load_after"] = _load()

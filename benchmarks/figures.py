@@ -9,7 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.kernel import BOUND, WORDS
+from benchmarks.bounds import ADDER_BOUND, COUNT_BOUND, WORDS
+from benchmarks.kernel import BELOW as LAYER_BELOW
+from benchmarks.network import BELOW as NETWORK_BELOW
+from benchmarks.network import FLOAT, TUNED
+from benchmarks.workload import RESNET20
 from bitline.report.figure_style import BLUE, DARK, GREEN, GREY, ORANGE, SKY, VERMILLION, WIDTH_IN, render, style
 
 __all__ = ["draw"]
@@ -20,20 +24,33 @@ _MEANS = {
     "certified": (GREEN, "^"),
     "plain torch": (ORANGE, "v"),
 }
-_ENGINES = {"bitserial": BLUE, "certified": GREEN, "exact": SKY, "torch float32": GREY}
+_ENGINES = {"bitserial": BLUE, "certified": GREEN, "exact": SKY, FLOAT: GREY, TUNED: DARK}
+
+
+_PHASES = (
+    ("prepare", "load, calibrate, certify, price", GREY),
+    ("simulated", "crossbars", BLUE),
+    ("integer", "exact integer network", SKY),
+    ("float", "torch float32", ORANGE),
+)
+"""Of a simulation's report: the phase, what it is called and its colour."""
 
 
 def draw(document: dict[str, Any], folder: Path) -> list[Path]:
     """Write one figure a section into ``folder``, which is made where it is missing; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    results = document["results"]
+    results = dict(document["results"])
+    if below := _fewer_bits(results):
+        results["below"] = below
     drawings: dict[str, Callable[[dict[str, Any]], Figure]] = {
         "kernel": _kernel,
         "network": _network,
         "scaling": _scaling,
         "memory": _memory,
         "startup": _startup,
+        "below": _below,
+        "dataset": _dataset,
     }
     for section, drawing in drawings.items():
         if section in results:
@@ -63,16 +80,21 @@ def _rate(measured: dict[str, float], work: float) -> tuple[float, float, float]
 
 
 def _kernel(results: dict[str, Any]) -> Figure:
-    """Conversions a second by one thread over each parameter, with the population-count bound."""
-    bound = results[BOUND]["conversions_per_s_and_core"] * WORDS
+    """Conversions a second by one thread over each parameter, with the bounds of both kernels."""
+    counts = results[COUNT_BOUND]["conversions_per_s_and_core"] * WORDS
+    adders = results[ADDER_BOUND]["full_adders_per_s_and_core"]
     figure = _figure(4.6)
     for axis, (over, points) in zip(figure.subplots(2, 2).flat, results["sweep"].items(), strict=False):
         xs = range(len(points))
         for name, (colour, marker) in _MEANS.items():
             values = [_rate(m := point[f"{name}, 1 threads"], m["conversions"]) for point in points.values()]
             _error(axis, xs, values, color=colour, marker=marker, label=name)
-        limits = [bound / point["words_per_conversion"] for point in points.values()]
+        limits = [counts / point["words_per_conversion"] for point in points.values()]
         axis.plot(xs, limits, color=DARK, linestyle="--", linewidth=1, label="population-count bound")
+        # every means of a point converts the same, but the baseline, which runs fewer vectors
+        conversions = [point["bitserial, 1 threads"]["conversions"] for point in points.values()]
+        limits = [adders * n / point["full_adders"] for n, point in zip(conversions, points.values(), strict=True)]
+        axis.plot(xs, limits, color=DARK, linestyle=":", linewidth=1, label="full-adder bound")
         axis.set_yscale("log")
         axis.set_xticks(list(xs), list(points))
         axis.set_xlabel(over)
@@ -83,7 +105,7 @@ def _kernel(results: dict[str, Any]) -> Figure:
 
 def _network(results: dict[str, Any]) -> Figure:
     """Images a second by network, engine and threads; bars from the slowest to the fastest run."""
-    figure = _figure(2.6)
+    figure = _figure(3.2)
     axes = figure.subplots(1, len(results), squeeze=False)[0]
     for axis, (name, measured) in zip(axes, results.items(), strict=True):
         bars = list(_bars(measured))
@@ -91,7 +113,9 @@ def _network(results: dict[str, Any]) -> Figure:
             rate, low, high = _rate(seconds, measured["images"])
             axis.bar(place, rate, color=colour)
             axis.errorbar(place, rate, yerr=[[rate - low], [high - rate]], color=DARK, capsize=2, linewidth=0.8)
-            axis.annotate(f"{rate:.3g}", (place, high), ha="center", va="bottom", fontsize=6)
+            axis.annotate(
+                f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}", (place, high), ha="center", va="bottom", fontsize=6
+            )
         axis.set_xticks(range(len(bars)), [label for label, _, _ in bars], rotation=60, ha="right")
         axis.set_title(name)
         axis.margins(y=0.12)
@@ -104,6 +128,48 @@ def _bars(measured: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]
         engine, _, threads = name.rpartition(", ")
         if engine in _ENGINES:
             yield f"{engine}, {threads.split()[0]}T", _ENGINES[engine], value
+
+
+def _fewer_bits(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By title what was measured with fewer ADC bits than are certified, by ADC bits."""
+    found = {
+        "layer (1024, 1152) x (1152, 256)": results.get("kernel", {}).get(LAYER_BELOW),
+        RESNET20.name: results.get("network", {}).get(RESNET20.name, {}).get(NETWORK_BELOW),
+    }
+    return {title: points for title, points in found.items() if points}
+
+
+def _below(results: dict[str, dict[str, Any]]) -> Figure:
+    """Conversions a second of both engines over ADC bits below the certified resolution."""
+    figure = _figure(2.4)
+    for axis, (title, points) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
+        for name in [name for name in next(iter(points.values())) if ", " in name]:
+            values = [_rate(point[name], point[name]["conversions"]) for point in points.values()]
+            colour, marker = _MEANS[name.rpartition(", ")[0]]
+            _error(axis, [int(bits) for bits in points], values, color=colour, marker=marker, label=name)
+        axis.set_xticks([int(bits) for bits in points])
+        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
+        axis.set_xlabel(f"ADC bits ({next(iter(points.values()))['certified_bits']} certified)")
+        axis.set_title(title)
+        axis.legend()
+    figure.axes[0].set_ylabel("conversions/s")
+    return figure
+
+
+def _dataset(results: dict[str, Any]) -> Figure:
+    """Seconds of the test images, by engine and by what they went through."""
+    figure = _figure(0.9 + 0.3 * len(results))
+    axis = figure.subplots()
+    start = [0.0] * len(results)
+    for phase, label, colour in _PHASES:
+        seconds = [run["phases"][phase] for run in results.values()]
+        axis.barh(range(len(results)), seconds, left=start, color=colour, label=label)
+        start = [before + more for before, more in zip(start, seconds, strict=True)]
+    axis.set_yticks(range(len(results)), list(results))
+    axis.invert_yaxis()
+    axis.set_xlabel(f"seconds, {max(run['images'] for run in results.values()):,} images")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(_PHASES))
+    return figure
 
 
 def _scaling(results: dict[str, Any]) -> Figure:

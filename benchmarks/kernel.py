@@ -1,14 +1,16 @@
 """One layer, every conversion: X (1024, 1152) uint8 times W (1152, 256) int8, 128 rows, 2-bit cells, 1-bit inputs.
 
 Beside the engines, in the same run: what a user without Bitline writes in plain torch (bit planes times cell slices by
-float32 GEMM a row tile, clip, shift and add), the machine's population-count bound on the same number of words, and the
-bare products (float32 GEMM, torch's int8 product) that know nothing of crossbars. Then one thread's sweeps over CP
-rate, ADC bits, rows and cell bits. Every product is checked against the plain torch one, its saturations too.
+float32 GEMM a row tile, clip, shift and add), what the machine allows (benchmarks/bounds.py), and the bare products
+(float32 GEMM, torch's int8 product) that know nothing of crossbars. Then, by one thread, both engines with fewer ADC
+bits than are certified, and sweeps over CP rate, ADC bits, rows and cell bits. Every product is checked against the
+plain torch one, its saturations too; of a sweep the first vectors are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numba
@@ -17,35 +19,24 @@ import torch
 from numpy.typing import NDArray
 
 import bitline
+from benchmarks.bounds import ADDER_BOUND, BYTE_BOUND, COUNT_BOUND, adder_rate, byte_rate, count_rate, full_adders
 from benchmarks.measure import median_seconds, thread_counts, use_threads
 from benchmarks.workload import layer
 from bitline.crossbar.encoding import encode
-from bitline.crossbar.engines import LEAST_BITSLICED, Crossbars
-from bitline.crossbar.kernels import popcount
+from bitline.crossbar.engines import LEAST_BITSLICED, Crossbars, Product
 from bitline.hardware import Hardware
 
 DENSE, SATURATING = "dense weights, ADC 8 bits", "dense weights, ADC 6 bits (saturates)"
 PRUNED = "CP rate 16, ADC as certified"
-BOUND = "population-count bound, 1 thread"
-WORDS = 4
-"""Words counted for a conversion of the bound: 128 rows of 2-bit cells."""
+BARE, BELOW = "bare products", "dense weights, ADC below the certified resolution"
+BASELINE_VECTORS = 256
+"""Of the sweeps: the baseline runs so many of the input vectors, in calls of this size; its rate is hardly another."""
 
 
-@numba.njit
-def count_words(digits, words, sums):  # type: ignore[no-untyped-def]
-    """Population counts alone, without conversions: sums[c] += ones of (digit & words[q, c]), four words a column.
-
-    Nothing is reduced across lanes, and words (4, C) and sums (C,) stay in the first-level cache.
-    """
-    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-    for m in range(digits.shape[0]):
-        d = digits[m]
-        for c in range(sums.shape[0]):
-            sums[c] += popcount(d & w0[c]) + popcount(d & w1[c]) + popcount(d & w2[c]) + popcount(d & w3[c])
-
-
-def plain_torch(x: torch.Tensor, levels: torch.Tensor, hw: Hardware, adc_bits: int) -> tuple[torch.Tensor, int]:
-    """How a user would do it: x (M, K) uint8, levels (K, P, S, N) float32; returns y (M, N) int64 and saturations.
+def plain_torch(
+    x: torch.Tensor, levels: torch.Tensor, hw: Hardware, adc_bits: int, signed_inputs: bool = False
+) -> tuple[torch.Tensor, int]:
+    """How a user would do it: x (M, K) integers, levels (K, P, S, N) float32; returns y (M, N) int64 and saturations.
 
     Column sums are at most rows times the largest level, far below 2^24, so the float32 products are exact.
     """
@@ -55,87 +46,113 @@ def plain_torch(x: torch.Tensor, levels: torch.Tensor, hw: Hardware, adc_bits: i
     saturations = 0
     for i in range(hw.input_bits):
         digit = ((x >> i) & 1).to(torch.float32)
+        sign = -1 if signed_inputs and i == hw.input_bits - 1 else 1  # two's complement
         for start in range(0, rows, hw.rows):
             cells = levels[start : start + hw.rows].reshape(min(hw.rows, rows - start), -1)
             sums = digit[:, start : start + hw.rows] @ cells
             saturations += int((sums > limit).sum())
             codes = sums.clamp_(max=limit).to(torch.int64).reshape(-1, 2, slices, outputs)
             for j in range(slices):
-                y += (codes[:, 0, j] - codes[:, 1, j]) << (i + hw.cell_bits * j)
+                y += sign * ((codes[:, 0, j] - codes[:, 1, j]) << (i + hw.cell_bits * j))
     return y, saturations
 
 
 class _Layer:
-    """One product on one design, by every means; a measurement is named by how and by threads."""
+    """One product on one design, by every means; a measurement is named by how and by threads.
 
-    def __init__(self, x: NDArray[np.uint8], w: NDArray[np.int8], hw: Hardware) -> None:
+    The plain torch baseline runs the first ``baseline`` vectors only.
+    """
+
+    def __init__(self, x: NDArray[np.uint8], w: NDArray[np.int8], hw: Hardware, baseline: int | None = None) -> None:
         self.x, self.hw = x, hw
         self.bits = bitline.certify(w, hw).adc.bits
         self.crossbars = Crossbars(w, hw)
         self.product = self.crossbars.multiply(x)
+        self.first = x[:baseline]
         self.levels = torch.from_numpy(encode(w.astype(np.int32), hw).levels.astype(np.float32))
         y, saturations = self._plain()
-        assert np.array_equal(y.numpy(), self.product.y), "the baseline disagrees"
-        assert saturations == self.product.saturations, "the baseline counts other saturations"
+        self.counted = self.crossbars.multiply(self.first)
+        assert np.array_equal(y.numpy(), self.product.y[: len(self.first)]), "the baseline disagrees"
+        assert saturations == self.counted.saturations, "the baseline counts other saturations"
 
     def measure(self, repeats: int) -> Iterator[tuple[str, dict[str, float]]]:
         """Seconds and conversions a second and core, with the threads that are set."""
-        threads = numba.get_num_threads()
         # the same conversions by the kernel for few vectors, one after the other
         few = LEAST_BITSLICED - 1
         parts = [self.x[start : start + few] for start in range(0, len(self.x), few)]
-        certified = self.crossbars.multiply(self.x, engine="certified")
-        assert np.array_equal(certified.y, self.product.y), "the certified engine disagrees"
-        assert certified.saturations == self.product.saturations, "the certified engine counts other saturations"
-        assert certified.conversions == self.product.conversions, "the certified engine counts other conversions"
+        yield from self.engines(repeats)
         works = {
-            "bitserial": lambda: self.crossbars.multiply(self.x),
-            "certified": lambda: self.crossbars.multiply(self.x, engine="certified"),
             "bitserial by population counts": lambda: [self.crossbars.multiply(part) for part in parts],
             "plain torch": self._plain,
         }
         for name, work in works.items():
-            seconds = median_seconds(work, repeats=min(repeats, 3) if name == "plain torch" else repeats)
-            yield (
-                f"{name}, {threads} threads",
-                seconds
-                | {
-                    "conversions": self.product.conversions,
-                    "saturations": self.product.saturations,
-                    "conversions_per_s_and_core": self.product.conversions / seconds["median"] / threads,
-                },
-            )
+            product = self.counted if name == "plain torch" else self.product
+            yield _measured(name, work, product, min(repeats, 3) if name == "plain torch" else repeats)
+
+    def engines(self, repeats: int) -> Iterator[tuple[str, dict[str, float]]]:
+        """Both engines alone, compared."""
+        certified = self.crossbars.multiply(self.x, engine="certified")
+        assert np.array_equal(certified.y, self.product.y), "the certified engine disagrees"
+        assert certified.saturations == self.product.saturations, "the certified engine counts other saturations"
+        assert certified.conversions == self.product.conversions, "the certified engine counts other conversions"
+        yield _measured("bitserial", lambda: self.crossbars.multiply(self.x), self.product, repeats)
+        certify = partial(self.crossbars.multiply, self.x, engine="certified")
+        yield _measured("certified", certify, self.product, repeats)
 
     def _plain(self) -> tuple[torch.Tensor, int]:
-        return plain_torch(torch.from_numpy(self.x), self.levels, self.hw, self.bits)
+        return plain_torch(torch.from_numpy(self.first), self.levels, self.hw, self.bits)
+
+
+def _measured(name: str, work: Callable[[], Any], product: Product, repeats: int) -> tuple[str, dict[str, float]]:
+    """Seconds of a product by one means with the threads that are set, and what it converted."""
+    threads = numba.get_num_threads()
+    seconds = median_seconds(work, repeats)
+    return f"{name}, {threads} threads", seconds | {
+        "conversions": product.conversions,
+        "saturations": product.saturations,
+        "conversions_per_s_and_core": product.conversions / seconds["median"] / threads,
+    }
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure the three layers at every thread count, the bound, the bare products, and the sweeps by one thread."""
+    """Measure the bounds, the bare products, the three layers at every thread count; the rest by one thread."""
     repeats = 1 if quick else 7
     hw = bitline.load_hardware("tinyadc")
+    use_threads(1)
+    rounds = [10] if quick else []
+    adders, macs = adder_rate(repeats, *rounds), byte_rate(repeats, *rounds)
+    results: dict[str, Any] = {
+        COUNT_BOUND: count_rate(repeats),
+        ADDER_BOUND: adders,
+        BYTE_BOUND: macs,
+        BARE: bare_products(quick, repeats),
+    }
     cases = {DENSE: (0, hw.replace(adc_bits=8)), SATURATING: (0, hw.replace(adc_bits=6)), PRUNED: (8, hw)}
-    results: dict[str, Any] = {}
     for name, (nonzeros, design) in cases.items():
-        product = _Layer(*layer(nonzeros, quick), design)
+        x, w = layer(nonzeros, quick)
+        product = _Layer(x, w, design)
         results[name] = {"adc_bits": product.bits}
         for threads in thread_counts():
             use_threads(threads)
             results[name].update(product.measure(repeats))
+        results[name]["bounds"] = _bounds(product, full_adders(w, design.input_bits, len(x)), adders, macs)
     use_threads(1)
-    results[BOUND] = bound(repeats)
-    results["bare products"] = bare_products(quick, repeats)
+    results[BELOW] = below(quick, repeats)
     results["sweep"] = sweep(quick, 1 if quick else 5)
     return results
 
 
-def bound(repeats: int) -> dict[str, float]:
-    """The machine's population counts a second, as conversions of four words."""
-    rng = np.random.default_rng(0)
-    words = rng.integers(0, 1 << 63, (WORDS, 512), dtype=np.uint64)  # 16 KiB: stays in the first-level cache
-    digits, sums = rng.integers(0, 1 << 63, 20000, dtype=np.uint64), np.zeros(512, np.int64)
-    seconds = median_seconds(lambda: count_words(digits, words, sums), repeats)
-    return seconds | {"conversions_per_s_and_core": digits.size * sums.size / seconds["median"]}
+def _bounds(product: _Layer, count: float, adders: dict[str, float], macs: dict[str, float]) -> dict[str, float]:
+    """Seconds that one thread needs at least, bit-serially by full adders and certified by products of bytes."""
+    seconds = count / adders["full_adders_per_s_and_core"]
+    bounds = {
+        "full_adders": count,
+        "full_adder_s": seconds,
+        "full_adder_conversions_per_s_and_core": product.product.conversions / seconds,
+    }
+    if macs:
+        bounds["byte_product_s"] = len(product.x) * product.crossbars.codes.size / macs["macs_per_s_and_core"]
+    return bounds
 
 
 def bare_products(quick: bool, repeats: int) -> dict[str, Any]:
@@ -152,7 +169,21 @@ def bare_products(quick: bool, repeats: int) -> dict[str, Any]:
     for threads in thread_counts():
         use_threads(threads)
         for name, work in works.items():
-            results[f"{name}, {threads} threads"] = median_seconds(work, repeats)
+            seconds = median_seconds(work, repeats)
+            results[f"{name}, {threads} threads"] = seconds | {"macs_per_s": x.size * w.shape[1] / seconds["median"]}
+    use_threads(1)
+    return results
+
+
+def below(quick: bool, repeats: int) -> dict[str, Any]:
+    """Both engines on the dense layer with one, two and three ADC bits less than are certified, by ADC bits."""
+    x, w = layer(quick=quick)
+    hw = bitline.load_hardware("tinyadc")
+    certified = bitline.certify(w, hw).bits
+    results = {}
+    for bits in (certified - 1, certified - 2, certified - 3)[: 1 if quick else None]:
+        product = _Layer(x, w, hw.replace(adc_bits=bits), BASELINE_VECTORS)
+        results[str(bits)] = {"certified_bits": certified} | dict(product.engines(repeats))
     return results
 
 
@@ -172,9 +203,11 @@ def sweep(quick: bool, repeats: int) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for over, values in points.items():
         for value, (nonzeros, design) in list(values.items())[: 2 if quick else None]:
-            product = _Layer(*layer(nonzeros, quick), design)
+            x, w = layer(nonzeros, quick)
+            product = _Layer(x, w, design, BASELINE_VECTORS)
             results.setdefault(over, {})[str(value)] = {
                 "adc_bits": product.bits,
                 "words_per_conversion": -(-design.rows // 64) * design.cell_bits,
+                "full_adders": full_adders(w, design.input_bits, len(x)),
             } | dict(product.measure(repeats))
     return results

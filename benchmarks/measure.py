@@ -14,6 +14,7 @@ from typing import Any
 
 import numba
 import torch
+from threadpoolctl import threadpool_limits
 
 from bitline.errors import BitlineError
 
@@ -27,8 +28,38 @@ class ChildError(BitlineError):
 
 def median_seconds(work: Callable[[], Any], repeats: int = 7) -> dict[str, float]:
     """Run ``work`` once to warm up, then ``repeats`` times; median, least and largest wall-clock seconds."""
+    settle()
     work()
     return spread([_seconds(work) for _ in range(repeats)])
+
+
+def seconds_in_turn(works: Sequence[Callable[[], Any]], repeats: int) -> list[dict[str, float]]:
+    """Run every work once, then again, ``repeats`` times, so that all see the same load of the machine; no warm-up.
+
+    Of each the spread of wall-clock seconds and, as ``process``, the median of this process's own (of all its threads).
+    """
+    walls: list[list[float]] = [[] for _ in works]
+    owns: list[list[float]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, wall, own in zip(works, walls, owns, strict=True):
+            settle()
+            used = time.process_time()
+            wall.append(_seconds(work))
+            own.append(time.process_time() - used)
+    return [spread(wall) | {"process": statistics.median(own)} for wall, own in zip(walls, owns, strict=True)]
+
+
+def settle() -> None:
+    """Wait until this process is idle, for a second at most.
+
+    The threads of a pool (OpenBLAS's, for one) stay busy for a tenth of a second after their last work, waiting for
+    more, and take a core from whatever is measured next.
+    """
+    for _ in range(200):
+        used = time.process_time()
+        time.sleep(0.005)
+        if time.process_time() - used < 0.001:
+            return
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
@@ -53,15 +84,16 @@ def thread_counts() -> list[int]:
 
 
 def use_threads(threads: int) -> None:
-    """Set the threads of Bitline's kernels and of torch."""
+    """Set the threads of Bitline's kernels, of torch, and of NumPy's products."""
     numba.set_num_threads(threads)
     torch.set_num_threads(threads)
+    threadpool_limits(threads, user_api="blas")
 
 
 def run_child(arguments: Sequence[str], *, threads: int | None = None) -> Any:
     """Run ``python -m ARGUMENTS`` and return the JSON document on the last line of its standard output.
 
-    Every thread pool of the child is limited to ``threads`` from its start; NumPy's cannot be changed later.
+    Every thread pool of the child is limited to ``threads`` from its start.
 
     Raises
     ------

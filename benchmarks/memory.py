@@ -33,13 +33,16 @@ CASES: tuple[tuple[Case, int, str], ...] = (
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """MiB at the peak, by case; the largest cases decide, so what a process starts with is measured too."""
+    """MiB at the peak, by case; the largest cases decide, so what a process starts with is measured too.
+
+    Once a case: the peak hardly changes, and each takes seconds.
+    """
     results = {}
     for case, images, engine in CASES[:2] if quick else CASES:
         count = 1 if quick and images else images
         command = ["benchmarks.memory", case.architecture, str(count), engine]
         name = "imports alone" if engine == "none" else f"{case.name}, {count} images, {engine}"
-        results[name] = {"peak_mib": spread([run_child(command) for _ in range(1 if quick else 2)])}
+        results[name] = {"peak_mib": spread([run_child(command)])}
     return results
 
 

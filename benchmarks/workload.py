@@ -29,12 +29,47 @@ class Case:
     classes: int
     images: int
     """Images of one measurement."""
+    batches: tuple[int, ...]
+    """Images a call; each engine and torch are reported at their best."""
+    batches_slow: tuple[int, ...]
+    """The same of the bit-serial engine and the exact network, which take longer."""
+    baseline_images: int = 0
+    """Images of the plain torch baseline, which takes longest; 0: it does not run."""
     calibration: int
 
 
-RESNET20 = Case(name="ResNet-20, 32x32", architecture="resnet20_b", size=32, classes=10, images=128, calibration=16)
-VGG16 = Case(name="VGG-16, 32x32", architecture="vgg16_bn_cifar", size=32, classes=10, images=32, calibration=16)
-RESNET18 = Case(name="ResNet-18, 224x224", architecture="resnet18", size=224, classes=1000, images=4, calibration=2)
+RESNET20 = Case(
+    name="ResNet-20, 32x32",
+    architecture="resnet20_b",
+    size=32,
+    classes=10,
+    images=128,
+    batches=(16, 32, 64, 128),
+    batches_slow=(32, 128),
+    baseline_images=4,
+    calibration=16,
+)
+VGG16 = Case(
+    name="VGG-16, 32x32",
+    architecture="vgg16_bn_cifar",
+    size=32,
+    classes=10,
+    images=32,
+    batches=(8, 16, 32),
+    batches_slow=(32,),
+    calibration=16,
+)
+RESNET18 = Case(
+    name="ResNet-18, 224x224",
+    architecture="resnet18",
+    size=224,
+    classes=1000,
+    images=8,
+    batches=(1, 2, 4, 8),
+    batches_slow=(4, 8),
+    baseline_images=1,
+    calibration=2,
+)
 NETWORKS = (RESNET20, VGG16, RESNET18)
 
 

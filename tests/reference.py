@@ -229,6 +229,26 @@ def excess(x: Any, w: Any, hw: Any, adc: Adc, signed_inputs: bool = False) -> Tw
 # ---- ADC bits (DESIGN section 3) ---------------------------------------------------------------------------------
 
 
+def convolve(x: Any, w: Any, window: Any) -> np.ndarray:
+    """Receptive fields of codes x (n, H, W, G * C), margins included, times w (G, K, N); (positions, G * N) integers.
+
+    Rows of w are in the order channel, kernel row, kernel column (DESIGN section 1).
+    """
+    x, w = np.asarray(x).astype(np.int64), np.asarray(w).astype(np.int64)
+    groups, rows, _ = w.shape
+    channels = rows // (window.kernel[0] * window.kernel[1])
+    reach = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(window.kernel, window.dilation, strict=True)]
+    products = []
+    for image in x:
+        for top in range(0, x.shape[1] - reach[0] + 1, window.stride[0]):
+            for left in range(0, x.shape[2] - reach[1] + 1, window.stride[1]):
+                field = image[top : top + reach[0] : window.dilation[0], left : left + reach[1] : window.dilation[1]]
+                for g in range(groups):
+                    mine = field[:, :, g * channels : (g + 1) * channels]
+                    products.append(mine.transpose(2, 0, 1).reshape(-1) @ w[g])
+    return np.array(products).reshape(-1, groups * w.shape[2])
+
+
 def ceil_log2(numerator: int, denominator: int = 1) -> int:
     """``ceil(log2(numerator / denominator))`` without floating point; may be negative."""
     bits = -64

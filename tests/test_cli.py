@@ -280,6 +280,16 @@ def _start(*argv: str, **kwargs: object) -> subprocess.Popen[str]:
     )
 
 
+def test_an_interrupt_within_an_executed_string_has_the_same_status(tmp_path: Path) -> None:
+    """As of a dataclass being made by an import: CPython would end ``python -m`` by the signal."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nfrom bitline import cli\n"
+        "cli._parser = lambda: exec('raise KeyboardInterrupt')\nsys.exit(cli.main([]))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    assert subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL, check=False).returncode == 130
+
+
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("seconds", [1.5, 5.0])
 def test_a_stopped_run_says_so_and_leaves_nothing(

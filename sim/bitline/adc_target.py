@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitline.crossbar.adc import AdcBits, max_digit
-from bitline.crossbar.certificate import lossless_columns
+from bitline.crossbar.certificate import NetworkCertificate, lossless_columns
 from bitline.errors import ConfigError, VerificationError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import MatrixLayer
@@ -32,7 +33,7 @@ from bitline.pruning.constraints import ConstraintSet
 from bitline.pruning.layers import PrunableLayer, weight_from_matrices, weight_matrices
 from bitline.pruning.value_bit import ValueBit
 
-__all__ = ["AdcTarget", "fit_adc", "plan_adc_target"]
+__all__ = ["AdcTarget", "fit_adc", "plan_adc_target", "target_report"]
 
 _REPAIRS = 8
 
@@ -187,3 +188,33 @@ def _largest_uniform(weights: NDArray[np.floating], matrix: MatrixLayer, hw: Har
         middle = (low + high + 1) // 2
         low, high = (middle, high) if certifies(middle) else (low, middle - 1)
     return low
+
+
+def target_report(bits: int, targets: Mapping[str, AdcTarget], after: NetworkCertificate) -> dict[str, Any]:
+    """What was asked for, what every layer may keep for it, and what is proven of the saved file.
+
+    Parameters
+    ----------
+    bits : int
+        ADC bits asked for.
+    targets : mapping of str to AdcTarget
+        By layer.
+    after : NetworkCertificate
+        Of the saved file.
+    """
+    binding = min(targets.values(), key=lambda target: (target.kept, target.name))
+    proven = {layer.name: layer.bits for layer in after.layers}
+    return {
+        "adc_bits": bits,
+        "binds": binding.name,
+        "layers": [
+            {
+                "name": target.name,
+                "nonzeros": target.nonzeros,
+                "uniform_nonzeros": target.uniform_nonzeros,
+                "kept": target.kept,
+                "proven": proven[target.name],
+            }
+            for target in targets.values()
+        ],
+    }

@@ -548,6 +548,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         print("bitline: interrupted", file=sys.stderr)
+        # an interrupt within a string that was executed, as for a dataclass of an import, makes `python -m` end by the
+        # signal whatever the status; CPython forgets that when it executes another
+        exec("")
         return 130
     except MemoryError:
         print("bitline: out of memory; fewer images at once or a smaller network are needed", file=sys.stderr)

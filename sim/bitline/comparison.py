@@ -318,7 +318,7 @@ class _Work:
             self.prepared.dataset.test,
             images=self.images,
             batch_size=batch_size_for(self.graph),
-            engine="bitserial",
+            engine="certified",
             label_offset=self.prepared.label_offset,
             advance=self.progress.advance,
         )

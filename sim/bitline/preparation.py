@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
 
 from bitline.data import Dataset, open_dataset
+from bitline.data.dataset import Split
 from bitline.data.normalisation import PRESETS, Normalisation
 from bitline.errors import ConfigError, DataError
 from bitline.hardware import Hardware, load_hardware
 from bitline.network.architectures import Network, build_network
 from bitline.network.checkpoint import Checkpoint, load_checkpoint
 from bitline.network.dataflow import operations
-from bitline.network.evaluation import Images, batch_size_for, fit
+from bitline.network.evaluation import batch_size_for, fit
 
 __all__ = ["Prepared", "calibration_split", "chosen_hardware", "load_network", "prepare", "shipped_checkpoints"]
 
@@ -78,7 +83,7 @@ def load_network(checkpoint: str | Path, arch: str | None = None) -> tuple[Check
     return loaded, name, build_network(loaded, arch)
 
 
-def calibration_split(dataset: Dataset, images: int) -> tuple[Images, str]:
+def calibration_split(dataset: Dataset, images: int) -> tuple[Split, str]:
     """Images, evenly spaced, that set activation scales: from the training split where there is one."""
     if dataset.train is not None and len(dataset.train):
         count = min(images, len(dataset.train))
@@ -168,8 +173,10 @@ def _fit_normalisation(network: Network, dataset: Dataset, source: str, offset: 
     candidates = {name: dataset.with_normalisation(preset) for name, preset in _presets(dataset).items()}
     batch = batch_size_for(operations(network.module, shape))
     found: dict[str, tuple[float, float]] = {}
+    sample = calibration_split(dataset, images)[0]
+    stored = sample.pixels(0, len(sample))  # read once: a file may hold thousands of images that are slow to decode
     for name, candidate in candidates.items():
-        measured = fit(network.module, calibration_split(candidate, images)[0], offset, batch)
+        measured = fit(network.module, _Stored(calibration_split(candidate, images)[0], stored), offset, batch)
         assert measured is not None  # the labels were looked at above
         found[name] = measured
     where = calibration_split(dataset, images)[1]
@@ -187,6 +194,20 @@ def _fit_normalisation(network: Network, dataset: Dataset, source: str, offset: 
         )
         return dataset, source, [warning]
     return dataset, source, []
+
+
+class _Stored:
+    """A split whose stored values are at hand."""
+
+    def __init__(self, split: Split, stored: NDArray[Any]) -> None:
+        self.labels, self._split, self._stored = split.labels, split, stored
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def images(self, start: int, stop: int) -> torch.Tensor:
+        """Normalised images start..stop-1."""
+        return self._split.normalised(torch.from_numpy(self._stored[start:stop].copy()))
 
 
 def _presets(dataset: Dataset) -> dict[str, Normalisation]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline._version import __version__
-from bitline.adc_target import AdcTarget, fit_adc, plan_adc_target
+from bitline.adc_target import AdcTarget, fit_adc, plan_adc_target, target_report
 from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
 from bitline.errors import BitlineError, CheckpointError, ConfigError, DataError, OutputError, VerificationError
 from bitline.hardware import Hardware, load_hardware
@@ -562,7 +562,7 @@ def _checked(
         "violation": excess,
         "layers": statistics,
         "certificate": {"before": {}, "after": _bits(after, rates)},
-        "adc_target": _target_report(plan, targets, after) if targets else None,
+        "adc_target": target_report(_wanted_bits(plan), targets, after) if targets else None,
     }
 
 
@@ -581,23 +581,4 @@ def _bits(certificate: NetworkCertificate, pruned: Mapping[str, float]) -> dict[
         "pruned": largest(chosen),
         "paper_lossless": all(layer.counts.paper is None or layer.counts.paper >= layer.bits for layer in chosen),
         "exempt": {layer.name: layer.bits for layer in certificate.layers if layer.name not in pruned},
-    }
-
-
-def _target_report(plan: PruneRecipe, targets: Mapping[str, AdcTarget], after: NetworkCertificate) -> dict[str, Any]:
-    binding = min(targets.values(), key=lambda target: (target.kept, target.name))
-    bits = {layer.name: layer.bits for layer in after.layers}
-    return {
-        "adc_bits": plan.pruning.adc_bits,
-        "binds": binding.name,
-        "layers": [
-            {
-                "name": target.name,
-                "nonzeros": target.nonzeros,
-                "uniform_nonzeros": target.uniform_nonzeros,
-                "kept": target.kept,
-                "proven": bits[target.name],
-            }
-            for target in targets.values()
-        ],
     }

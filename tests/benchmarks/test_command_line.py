@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import measure, peers
+from benchmarks import dataset, measure, peers
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,35 @@ def test_unknown_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown benchmark 'kernle'; expected some of kernel, network" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["kernel"], ["--quick"], ["--crosssim", "x"]])
+@pytest.mark.parametrize("more", [["kernel"], ["--quick"], ["--crosssim", "x"], ["--shared", "x"]])
 def test_from_runs_nothing(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main(["--from", "old.json", *more])
     assert stopped.value.code == 2
     assert "--from runs nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["dataset"], ["kernel", "--shared", "x"]])
+def test_the_dataset_and_its_folder_go_together(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments)
+    assert stopped.value.code == 2
+    assert "dataset and --shared go together" in capsys.readouterr().err
+
+
+def test_no_data_where_shared_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = _error(capsys, "dataset", "--shared", str(tmp_path))
+    assert error == f"benchmarks: --shared {tmp_path}: expected a folder with {dataset.CHECKPOINT}\n"
+
+
+def test_what_runs_by_default_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(command, "run", lambda works, quick: ran.append(list(works)) or {"goals": []})
+    monkeypatch.setattr(dataset, "check", lambda *_: None)
+    for arguments in ([], ["--shared", str(tmp_path)], ["dataset", "--shared", str(tmp_path)], ["memory"]):
+        assert command.main(arguments) == 0
+    everything = ["kernel", "network", "scaling", "memory", "startup", "chip_model", "pruning"]
+    assert ran == [everything, [*everything, "dataset"], ["dataset"], ["memory"]]
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"results": 3}'])
@@ -83,5 +106,5 @@ def test_table_and_copy_of_an_earlier_document(tmp_path: Path, capsys: pytest.Ca
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(json.dumps(document))
     assert command.main(["--from", str(old), "--table", "--out", str(new)]) == 0
-    assert capsys.readouterr().out.splitlines()[2] == "| w | theirs 2 s | 1 s | 0.5 s | theirs 4x |"
+    assert capsys.readouterr().out.splitlines()[2] == "| w | theirs 2 s | 1 s | 0.5 s | theirs 4x | - |"
     assert json.loads(new.read_text()) == document

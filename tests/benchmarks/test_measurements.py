@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
+from benchmarks.bounds import ADDER_BOUND, COUNT_BOUND
 from benchmarks.figures import draw
-from benchmarks.measure import ChildError, spread
+from benchmarks.measure import ChildError, seconds_in_turn, spread, use_threads
 from benchmarks.peers.workload import input_maxima, measure_layer
 from benchmarks.startup import until_output
-from benchmarks.workload import cp_prune
+from benchmarks.workload import RESNET20, cp_prune
+from benchmarks.workload import network as small_network
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import bitline
-from benchmarks import kernel, memory
+from benchmarks import kernel, memory, network
 from bitline.crossbar.encoding import encode
 from reference import matmul as reference_matmul
 
@@ -36,10 +40,72 @@ def test_the_plain_torch_baseline_is_the_reference(adc_bits: int) -> None:
     np.testing.assert_array_equal(y.numpy(), expected.y)
     assert saturations == expected.saturations
     assert (saturations > 0) == (adc_bits == 3)
+    signed = x.view(np.int8)
+    y, saturations = kernel.plain_torch(torch.from_numpy(signed), levels, hw, adc_bits, signed_inputs=True)
+    expected = reference_matmul(signed.astype(np.int64), w, hw, adc_bits, signed_inputs=True)
+    np.testing.assert_array_equal(y.numpy(), expected.y)
+    assert saturations == expected.saturations
 
 
 def test_spread() -> None:
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "largest": 3.0, "repeats": 3}
+
+
+def test_works_in_turn_are_each_measured_as_often() -> None:
+    calls: list[str] = []
+    found = seconds_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    assert calls == ["a", "b"] * 3
+    assert [one["repeats"] for one in found] == [3, 3]
+
+
+def test_threads_are_those_of_numpys_products_too() -> None:
+    before = numba.get_num_threads(), torch.get_num_threads()
+    with threadpool_limits():  # put back what there was
+        use_threads(1)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+def test_each_is_reported_at_its_own_best_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    medians = iter([2.0, 1.0, 4.0])
+
+    def in_turn(works: list[Any], repeats: int) -> list[dict[str, float]]:
+        return [spread([next(medians)] * repeats) | {"process": 8.0} for _ in works]
+
+    monkeypatch.setattr(network, "seconds_in_turn", in_turn)
+    works = dict.fromkeys([("ours", 16), ("ours", 32), ("theirs", 16)], lambda: None)
+    found = network._rates(works, images=64, repeats=3)
+    assert (found["ours"]["batch"], found["ours"]["median"], found["ours"]["images_per_s"]) == (32, 1.0, 64.0)
+    assert found["ours"]["images_per_s_by_batch"] == {"16": 32.0, "32": 64.0}
+    assert found["ours"]["images_per_processor_s"] == 8.0
+    assert (found["theirs"]["batch"], found["theirs"]["images_per_s"]) == (16, 16.0)
+
+
+def test_the_tuned_network_is_the_network() -> None:
+    module, images = small_network(RESNET20, 2)
+    tuned = network.tuned(module)
+    assert not [part for part in tuned.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(images), module(images), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_is_measured_by_every_means(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    monkeypatch.setattr(network, "thread_counts", lambda: [1])
+    found = network.one_network(RESNET20, quick=True)
+    for engine in ("bitserial", "certified", "exact", "torch float32", "torch float32 tuned"):
+        assert found[f"{engine}, 1 threads"]["images_per_s_by_batch"].keys() == {"1", "2"}
+    assert found["plain torch, 1 threads"]["images"] == 1
+    fewer = found[network.BELOW]
+    assert list(fewer) == ["7", "6", "5"]
+    assert all(point["certified_bits"] == 8 for point in fewer.values())
+    counts = [
+        {name: point[f"{engine}, 1 threads"][name] for name in ("conversions", "saturations")}
+        for engine in ("bitserial", "certified")
+        for point in fewer.values()
+    ]
+    assert counts[:3] == counts[3:]
+    assert counts[2]["saturations"] > counts[1]["saturations"] > 0
 
 
 def test_peak_memory_is_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,20 +132,28 @@ def test_a_command_that_fails_is_no_measurement() -> None:
 
 def test_figures_of_the_sections_that_were_run(tmp_path: Path) -> None:
     seconds = {"median": 2.0, "least": 1.0, "largest": 3.0}
-    point: dict[str, Any] = {"words_per_conversion": 4}
+    point: dict[str, Any] = {"words_per_conversion": 4, "full_adders": 16}
     for name in ("bitserial", "certified", "bitserial by population counts", "plain torch"):
         point[f"{name}, 1 threads"] = seconds | {"conversions": 100}
+    phases = {"prepare": 1.0, "simulated": 2.0, "integer": 3.0, "float": 4.0}
     engines = {
         f"{name}, {n} threads": seconds | {"images_per_s": 4.0} for name in ("bitserial", "certified") for n in (1, 2)
     }
     results = {
-        "kernel": {kernel.BOUND: {"conversions_per_s_and_core": 1e9}, "sweep": {"CP rate": {"1": point, "2": point}}},
+        "kernel": {
+            COUNT_BOUND: {"conversions_per_s_and_core": 1e9},
+            ADDER_BOUND: {"full_adders_per_s_and_core": 1e9},
+            "sweep": {"CP rate": {"1": point, "2": point}},
+            kernel.BELOW: {"6": {"certified_bits": 7} | point, "5": {"certified_bits": 7} | point},
+        },
         "network": {"ResNet-20": {"images": 8} | engines},
         "scaling": {"images": {"1": engines, "8": engines}, "depth": {"20": {"macs_per_image": 10**6} | engines}},
         "memory": {"imports alone": {"peak_mib": seconds}},
         "startup": {"bitline --help": seconds},
         "pruning": {},
+        "dataset": {"bitserial": {"images": 8, "phases": phases}, "certified": {"images": 8, "phases": phases}},
     }
     paths = draw({"results": results}, tmp_path / "figures")
-    assert [path.name for path in paths] == [f"{n}.png" for n in ("kernel", "network", "scaling", "memory", "startup")]
+    sections = ("kernel", "network", "scaling", "memory", "startup", "below", "dataset")
+    assert [path.name for path in paths] == [f"{section}.png" for section in sections]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import reference as twin
 from bitline import load_hardware, matmul
-from bitline.crossbar import engines
+from bitline.crossbar import byte_products, engines
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars, exact_product
 from bitline.crossbar.exact import ExactMatrix
@@ -416,12 +416,15 @@ def test_exact_product_is_exact_beyond_float() -> None:
         (5, 2**31 - 1, 2**20, 1, np.int64),
     ],
 )
-def test_exact_matrix_picks_what_cannot_round(rows: int, weight: int, largest: int, parts: int, dtype: Any) -> None:
-    """Sums of odd terms at and beyond each bound."""
+def test_exact_matrix_picks_what_cannot_round(
+    rows: int, weight: int, largest: int, parts: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of odd terms at and beyond each bound, on a processor without products of bytes."""
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", False)
     w = np.full((rows, 2), weight, np.int64)
     w[:, 1] *= -1
     w[0, 0] -= 2
-    matrix = ExactMatrix(w, largest)
+    matrix = ExactMatrix(w, (0, largest))
     assert [part.dtype for _, part in matrix._parts] == [dtype] * parts
     x = np.full((2, rows), largest)
     x[1, 0] = 1

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
 ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
 SEARCH = "test_sar.py"
+BYTE_PRODUCTS, BYTES = "byte_products.py", "test_byte_products.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
 EXCESS, EXCESS_CELLS, SATURATION = "excess.py", "excess_cells.py", "test_excess.py"
 
@@ -165,6 +166,26 @@ BREAKAGES = [
         "total.max(initial=0)) > FLOAT32_INTEGERS",
         "total.max(initial=0)) > 1 << 26",
         (MATMUL,),
+    ),
+    # products of bytes
+    Breakage("sums of bytes may overflow", BYTE_PRODUCTS, ".max()) < 1 << 31", ".max()) < 1 << 32", (BYTES,)),
+    Breakage("positions between tiles left out", BYTE_PRODUCTS, "done = k + 8", "done = k + 9", (BYTES,)),
+    Breakage(
+        "odd register multiplied by a pair's weights", BYTE_PRODUCTS, "registers // 2 * pair_bytes", "0", (BYTES,)
+    ),
+    Breakage(
+        "added zeros not taken off",
+        BYTE_PRODUCTS,
+        "self.offset = -self.zero * w.sum",
+        "self.offset = 0 * w.sum",
+        (BYTES,),
+    ),
+    Breakage(
+        "dilated pixels read as neighbours", BYTE_PRODUCTS, "groups == 1 and across == 1", "groups == 1", (BYTES,)
+    ),
+    Breakage("band begins at the wrong line", BYTE_PRODUCTS, "first * down - top, left", "first - top, left", (BYTES,)),
+    Breakage(
+        "NaN passes", "rescaling.py", "odd |= not (abs(real) <= _LARGEST)", "odd |= abs(real) > _LARGEST", (BYTES,)
     ),
     Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
     # what saturation takes from an exact product

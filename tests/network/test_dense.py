@@ -1,4 +1,4 @@
-"""Convolutions of codes by torch: exact at the bound, quantised and rescaled like the plain functions, layouts kept."""
+"""Dense convolutions of codes: exact at the bound, quantised and rescaled like the plain functions, layouts kept."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numba import get_num_threads, set_num_threads
 from torch import nn
 
 import bitline
-from bitline.crossbar import engines
-from bitline.crossbar.rescaling import dequantise_rows, quantise_lines
+from bitline.crossbar import byte_products, engines
+from bitline.crossbar.rescaling import dequantise_columns, dequantise_rows, quantise_lines
 from bitline.errors import DataError
 from bitline.layers import Window
 from bitline.network import crossbar_modules
 from bitline.network.conversion import convert
 from bitline.network.crossbar_modules import CrossbarModule
-from bitline.network.dense import DenseConvolution, bytes_are_exact
+from bitline.network.dense import DenseConvolution
 from bitline.network.integer import IntegerConvolution
 from bitline.network.patches import pad_images, patches
 from bitline.network.quantisation import dequantise_product, quantise
-
-IN_BYTES = [
-    False,
-    pytest.param(True, marks=pytest.mark.skipif(not bytes_are_exact(), reason="no exact byte products here")),
-]
 
 
 def plain_product(x, w, window):
@@ -50,20 +46,19 @@ def weights_of_bound(total, rows, outputs, rng):
     return w[None]
 
 
-@pytest.mark.parametrize("in_bytes", IN_BYTES)
 @pytest.mark.parametrize(("total", "parts"), [(65793, 1), (65794, 2), (3 * 65000, 3)])
-def test_exact_at_the_bound(total, parts, in_bytes):
+def test_exact_at_the_bound(total, parts):
     """255 * 65793 = 2^24 - 1: up to there one product, beyond it runs of channels. 3x3, stride 1: Winograd's case."""
     rng = np.random.default_rng(total)
     channels = 64 * parts if parts > 1 else 64
     w = weights_of_bound(total, 9 * channels, 16, rng)
     window = Window(kernel=(3, 3))
-    dense = DenseConvolution(w, window, (0, 255), in_bytes=in_bytes)
+    dense = DenseConvolution(w, window, (0, 255))
     assert len(dense._parts) == parts
     x = rng.choice([0, 254, 255], size=(4, 9, 9, channels))
     x[0] = 255
     x[1] = np.where(rng.random(x[1].shape) < 0.001, 254, 255)  # odd sums near the bound
-    y = dense.multiply(x.astype(dense.code_dtype))
+    y = dense.multiply(x.astype(np.float32))
     expected = plain_product(x, w, window)
     assert np.abs(expected).max() == 255 * total
     np.testing.assert_array_equal(y.astype(np.int64), expected)
@@ -75,7 +70,6 @@ def test_exact_at_the_bound(total, parts, in_bytes):
         assert not IntegerConvolution.supports(w, 255)
 
 
-@pytest.mark.parametrize("in_bytes", IN_BYTES)
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("code_range", [(0, 255), (-128, 127), (-4, 3), (0, 1)])
 @pytest.mark.parametrize(
@@ -87,12 +81,12 @@ def test_exact_at_the_bound(total, parts, in_bytes):
         Window(kernel=(1, 5)),
     ],
 )
-def test_windows_groups_and_signs(window, code_range, groups, in_bytes):
+def test_windows_groups_and_signs(window, code_range, groups):
     rng = np.random.default_rng(7)
     w = rng.integers(-128, 128, size=(groups, 5 * window.kernel[0] * window.kernel[1], 4))
     x = rng.integers(code_range[0], code_range[1] + 1, size=(2, 7, 11, 5 * groups))
-    dense = DenseConvolution(w, window, code_range, in_bytes=in_bytes)
-    y = dense.multiply((x + dense.zero).astype(dense.code_dtype)) + dense.offset
+    dense = DenseConvolution(w, window, code_range)
+    y = dense.multiply(x.astype(np.float32))
     expected = plain_product(x, w, window)
     np.testing.assert_array_equal(y.astype(np.int64), expected)
     twin = IntegerConvolution(w, 255, window).multiply(x.astype(np.float32))
@@ -126,9 +120,9 @@ def test_lines_are_quantised_like_numbers(low, high, dtype):
     out = np.full(expected.shape, 77, dtype)
     assert quantise_lines(x.reshape(6, 5, 6), 0.5, (low, high), out.reshape(6, *expected.shape[2:]), first=-1, left=2)
     np.testing.assert_array_equal(out, expected)
-    shifted = np.full((2, 3, 4, 6), 77, np.float32)  # lines 2 to 5 of the image, the last beyond it
-    assert quantise_lines(x.reshape(6, 5, 6), 0.5, (low, high), shifted.reshape(6, 4, 6), first=2, zero=-low)
-    np.testing.assert_array_equal(shifted, expected[:, :, 3:7, 2:8] - np.float32(low))
+    later = np.full((2, 3, 4, 6), 77, np.float32)  # lines 2 to 5 of the image, the last beyond it
+    assert quantise_lines(x.reshape(6, 5, 6), 0.5, (low, high), later.reshape(6, 4, 6), first=2)
+    np.testing.assert_array_equal(later, expected[:, :, 3:7, 2:8])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -140,18 +134,21 @@ def test_what_is_not_finite_is_seen(value):
     assert not quantise_lines(x, 1.0, (0, 255), out)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 def test_products_are_rescaled_like_numbers(dtype):
     rng = np.random.default_rng(2)
     y = rng.integers(-(2**24), 2**24, size=(50, 7))
     scale, bias = rng.random(7) * 1e-3, rng.normal(size=7)
     bias[0], scale[1] = 0.0, 1e-40
+    expected = dequantise_product(y, 1.0, scale, bias).view(np.int32)
     out = np.empty(y.shape, np.float32)
-    offset = rng.integers(-99, 99, size=7).astype(np.float64)
-    dequantise_rows((y - offset).astype(dtype), offset, scale, bias, out)
-    exact = (y - offset).astype(dtype).astype(np.int64) + offset.astype(np.int64)
-    np.testing.assert_array_equal(out.view(np.int32), dequantise_product(exact, 1.0, scale, bias).view(np.int32))
-    dequantise_rows(np.full((1, 7), -0.0, dtype), np.zeros(7), scale, np.zeros(7), out[:1])
+    dequantise_rows(y.astype(dtype), scale, bias, out)
+    np.testing.assert_array_equal(out.view(np.int32), expected)
+    images = np.empty((5, 7, 10), np.float32)
+    for order in "CF":
+        dequantise_columns(np.asarray(y.T, dtype, order), scale, bias, images)
+        np.testing.assert_array_equal(images.transpose(0, 2, 1).reshape(50, 7).view(np.int32), expected)
+    dequantise_rows(np.zeros((1, 7), dtype) * dtype(-1), scale, np.zeros(7), out[:1])
     assert not np.signbit(out[0]).any()
 
 
@@ -189,6 +186,7 @@ def run(network, x, engine):
     return y, [(c.vectors, c.conversions, c.saturations) for c in network.counters]
 
 
+@pytest.mark.parametrize("byte_dots", [True, False])
 @pytest.mark.parametrize("nanoseconds_per_mac", [0.016, -1e9])  # by cost, and always split
 @pytest.mark.parametrize(
     ("encoding", "readout", "dac_bits"),
@@ -200,8 +198,9 @@ def run(network, x, engine):
         ("offset_flip", "digital", 1),
     ],
 )
-def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, nanoseconds_per_mac, monkeypatch):
+def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, nanoseconds_per_mac, byte_dots, monkeypatch):
     """Outputs, vectors, conversions and saturations: with nothing saturated, something, and almost everything."""
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
     monkeypatch.setattr(engines, "_NANOSECONDS_PER_MAC", nanoseconds_per_mac)
     monkeypatch.setattr(engines, "LEAST_BITSLICED", 32)
     hw = bitline.load_hardware("tinyadc", rows=20, encoding=encoding, readout=readout, dac_bits=dac_bits, adc_bits=12)
@@ -221,42 +220,41 @@ def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, nanoseco
     assert torch.equal(run(network, x, "exact")[0], exact)
 
 
+@pytest.mark.parametrize("byte_dots", [True, False])
 @pytest.mark.parametrize("bits", [9, 4])
-def test_batches_blocks_and_threads_do_not_matter(bits, monkeypatch):
+def test_batches_blocks_and_threads_do_not_matter(bits, byte_dots, monkeypatch):
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
     hw = bitline.load_hardware("tinyadc", adc_bits=bits)
     x = random_images(5, 3, 11, 9)
     network = convert(Small(), x, hw, calibrator="max")
-    threads = torch.get_num_threads()
+    threads = get_num_threads()
     for engine in ("certified", "exact"):
         whole, counts = run(network, x, engine)
         assert torch.equal(torch.cat([network(image[None]) for image in x]), whole)
         assert torch.equal(network(x.to(memory_format=torch.channels_last)), whole)
         with monkeypatch.context() as patch:
-            patch.setattr(crossbar_modules, "_CACHE_BYTES", 700)  # bands of an image
-            for number in (1, 3, 2):
+            patch.setattr(crossbar_modules, "_BLOCK_BYTES", 700)  # bands of an image
+            patch.setattr(byte_products, "_BAND_BYTES", 60)
+            for number in range(1, threads + 1):
                 try:
-                    torch.set_num_threads(number)
+                    set_num_threads(number)
                     assert run(network, x, engine)[1] == counts
                     assert torch.equal(network(x), whole)
-                    assert torch.get_num_threads() == number
                 finally:
-                    torch.set_num_threads(threads)
+                    set_num_threads(threads)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_one_number_that_is_not_finite_is_named(threads, monkeypatch):
-    monkeypatch.setattr(crossbar_modules, "_CACHE_BYTES", 700)
+@pytest.mark.parametrize("engine", ["bitserial", "certified", "exact"])
+@pytest.mark.parametrize("byte_dots", [True, False])
+def test_one_number_that_is_not_finite_is_named(engine, byte_dots, monkeypatch):
+    monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
+    monkeypatch.setattr(crossbar_modules, "_BLOCK_BYTES", 700)
     x = random_images(4, 3, 11, 9)
-    network = convert(Small(), x, bitline.load_hardware("tinyadc"), engine="certified", calibrator="max")
+    network = convert(Small(), x, bitline.load_hardware("tinyadc"), engine=engine, calibrator="max")
     bad = x.clone()
     bad[3, 2, 10, 8] = float("nan")
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        with pytest.raises(DataError, match="layer stem: NaN or infinite activations"):
-            network(bad)
-    finally:
-        torch.set_num_threads(before)
+    with pytest.raises(DataError, match="layer stem: NaN or infinite activations"):
+        network(bad)
 
 
 def test_traces_do_not_depend_on_the_engine():
@@ -354,31 +352,25 @@ def test_a_view_sees_what_is_overwritten_later():
         assert (converted(x) - network(x)).abs().max() < 0.05  # 0.4 with a copy in place of the view
 
 
-@pytest.mark.parametrize("in_bytes", IN_BYTES)
 @pytest.mark.parametrize(("kernel", "stride", "size"), [((5, 5), (1, 2), (8, 6)), ((2, 3), (2, 1), (3, 7))])
-def test_one_output_position_along_a_side(kernel, stride, size, in_bytes):
+def test_one_output_position_along_a_side(kernel, stride, size):
     """One channel, one output column, a wide stride: oneDNN 3 gives wrong sums (8 x 6, stride (1, 2))."""
     rng = np.random.default_rng(3)
     w, x = rng.integers(-128, 128, (1, kernel[0] * kernel[1], 8)), rng.integers(0, 256, (2, *size, 1))
     window = Window(kernel=kernel, stride=stride)
-    dense = DenseConvolution(w, window, (0, 255), in_bytes=in_bytes)
+    dense = DenseConvolution(w, window, (0, 255))
     expected = plain_product(x, w, window)
-    assert np.array_equal(dense.multiply(x.astype(dense.code_dtype)) + dense.offset, expected)
+    assert np.array_equal(dense.multiply(x.astype(np.float32)), expected)
     exact = IntegerConvolution(w, 255, window)
     assert np.array_equal(exact.multiply(x.astype(np.float32)), expected)
 
 
-def test_inference_mode_on_several_threads(monkeypatch):
-    monkeypatch.setattr(crossbar_modules, "_CACHE_BYTES", 1)
+@pytest.mark.parametrize("engine", ["bitserial", "certified", "exact"])
+def test_inference_mode(engine):
     network = nn.Sequential(nn.Conv2d(2, 3, 3)).eval()
     x = torch.rand(4, 2, 6, 6)
     converted = convert(network, x, bitline.load_hardware("tinyadc"))
-    converted.engine = "certified"
-    threads = torch.get_num_threads()
+    converted.engine = engine
     expected = converted(x)
-    try:
-        torch.set_num_threads(2)
-        with torch.inference_mode():
-            assert torch.equal(converted(x), expected)
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        assert torch.equal(converted(x), expected)

@@ -145,3 +145,9 @@ def test_impossible_plans_are_refused() -> None:
             AdmmPlan.model_validate(fields)
     with pytest.raises(RangeError, match="rho_most"):
         Admm([], ColumnProportional(2), AdmmPlan(rho=2))
+
+
+def test_updates_are_counted_in_epochs_or_in_steps() -> None:
+    assert AdmmPlan(update_steps=40).update_steps == 40
+    with pytest.raises(ValueError, match="expected one of them, got both"):
+        AdmmPlan(update_every=2, update_steps=40)

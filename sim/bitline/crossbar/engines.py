@@ -34,8 +34,10 @@ _NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM, _NANOSECONDS_PER_ROW = 1.0 / 51
 """Of the bit-sliced kernel, for one digit of a vector: a one of a cell added, all else a column that is not empty
 costs, and a row packed; fitted to ResNet-20's layers and to (1024, 1152) x (1152, 256), dense and at CP rates to 64."""
 _NANOSECONDS_PER_CONVERSION = 0.5
-_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT = 0.016, 7.0
-"""Of the product for what is proven: float32, and adding it to the conversions of what is not."""
+_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT, _NANOSECONDS_PER_SHARE = 0.005, 1.0, 6.0
+"""Of an exact product: in bytes, all else an output costs, and adding the conversions of what is not proven to it."""
+_SPLIT_DOUBT = 1.15
+"""How much more a split may cost than this says, found where most of a dense matrix is refuted."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -157,8 +159,7 @@ class _Matrix:
     @cached_property
     def product(self) -> ExactMatrix:
         """Operands of the exact product of all weights, made when first needed."""
-        low, high = self.hw.input_range(self.signed)
-        return ExactMatrix(self.w, max(-low, high))
+        return ExactMatrix(self.w, self.hw.input_range(self.signed))
 
     def convert(
         self,
@@ -368,7 +369,7 @@ class Crossbars:
         """Whether so much is refuted that converting all costs less than converting that and a product for the rest."""
         if self.lossless:
             return False
-        return sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
+        return _SPLIT_DOUBT * sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
 
     @cached_property
     def _split_nanoseconds(self) -> list[float]:
@@ -592,18 +593,20 @@ class _Split:
     """
 
     def __init__(
-        self, proven: NDArray[np.int32], refuted: list[tuple[slice, NDArray[np.intp], _Matrix]], max_input: int
+        self,
+        proven: NDArray[np.int32],
+        refuted: list[tuple[slice, NDArray[np.intp], _Matrix]],
+        code_range: tuple[int, int],
     ) -> None:
-        self.proven, self.refuted, self._max_input = proven, refuted, max_input
+        self.proven, self.refuted, self._code_range = proven, refuted, code_range
 
     @cached_property
     def product(self) -> ExactMatrix:
         """Operands of the proven part, made when first needed."""
-        return ExactMatrix(self.proven, self._max_input)
+        return ExactMatrix(self.proven, self._code_range)
 
 
 def _split(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> _Split:
-    low, high = hw.input_range(signed)
     rest = np.zeros_like(codes)
     refuted: list[tuple[slice, NDArray[np.intp], _Matrix]] = []
     tiles = [slice(first, first + hw.rows) for first in range(0, codes.shape[0], hw.rows)]
@@ -625,7 +628,7 @@ def _split(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -
     outputs = np.flatnonzero(rest.any(axis=0))
     if hw.encoding is Encoding.DIFFERENTIAL and outputs.size:
         refuted.append((slice(0, len(codes)), outputs, _Matrix(rest[:, outputs], hw, adc, signed)))
-    return _Split(codes - rest, refuted, max(-low, high))
+    return _Split(codes - rest, refuted, hw.input_range(signed))
 
 
 def matmul(

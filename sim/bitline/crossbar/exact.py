@@ -1,4 +1,4 @@
-"""Exact integer matrix products through floating-point hardware, where a bound proves them exact."""
+"""Exact integer matrix products by the fastest arithmetic for which a bound proves that nothing is lost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bitline.crossbar.byte_products import ByteProducts
+from bitline.layers import Window
 
 __all__ = ["FLOAT32_INTEGERS", "ExactMatrix", "exact_product", "float32_runs"]
 
@@ -68,17 +71,24 @@ def float32_runs(sums: NDArray[np.integer[Any]], largest_input: int) -> list[int
 class ExactMatrix:
     """A weight matrix ready for exact products, its operands made once.
 
-    The argument is that of :func:`exact_product`, with the largest input there can be. Where the bound is beyond
+    Numbers of 8 bits are multiplied as such where the processor does that (:class:`.byte_products.ByteProducts`). Else
+    the argument is that of :func:`exact_product`, with the largest input there can be. Where the bound is beyond
     float32, the rows are cut into runs for each of which it is not, and their float32 products are added in float64.
 
     Parameters
     ----------
     w : ndarray [shape=(K, N), integer]
-    max_input : int
-        Largest magnitude of an input.
+    code_range : int, int
+        Smallest and largest input.
     """
 
-    def __init__(self, w: NDArray[np.integer[Any]], max_input: int) -> None:
+    def __init__(self, w: NDArray[np.integer[Any]], code_range: tuple[int, int]) -> None:
+        self._bytes: ByteProducts | None = None
+        self.outputs = w.shape[1]
+        if ByteProducts.supports(w[None], code_range):
+            self._bytes = ByteProducts(w[None], Window(), code_range)
+            return
+        max_input = max(-code_range[0], code_range[1])
         sums = np.abs(w.astype(np.int64))
         bound = max_input * int(sums.sum(axis=0).max(initial=0))
         ends = float32_runs(sums, max_input)
@@ -87,10 +97,11 @@ class ExactMatrix:
             self._parts = [(slice(*run), w[slice(*run)].astype(np.float32)) for run in pairwise(ends)]
         else:
             self._parts = [(slice(0, w.shape[0]), w.astype(np.float64 if bound <= 1 << 53 else np.int64))]
-        self.outputs = w.shape[1]
 
     def multiply(self, x: NDArray[Any]) -> NDArray[np.int64]:
         """Multiply inputs (M, K) integer by the matrix; (M, N) int64."""
+        if self._bytes is not None:
+            return self._bytes.multiply(x)
         total: NDArray[Any] | None = None
         for run, w in self._parts:
             y = x[:, run].astype(w.dtype) @ w

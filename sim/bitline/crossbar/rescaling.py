@@ -1,7 +1,7 @@
 """Numba kernels between real activations and integer codes: one pass each way, the margins of a convolution included.
 
 Everything is float64 with one documented order of operations, the one of ``network.quantisation``, their readable twin:
-equal integers give equal floats bit for bit. They release the interpreter, so several threads may run them at once.
+equal integers give equal floats bit for bit. One thread owns an image or a line, so no result depends on their number.
 """
 
 from __future__ import annotations
@@ -9,49 +9,67 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
-__all__ = ["dequantise_rows", "quantise_lines"]
+__all__ = ["dequantise_columns", "dequantise_rows", "quantise_image", "quantise_lines", "real_value"]
 
 _LARGEST = float(np.finfo(np.float64).max)
 
 
-@njit(nogil=True, cache=True)
-def _quantise_lines(x, scale, low, high, zero, first, left, out):
-    """Quantise lines of images into lines with margins; returns whether a number was not finite.
-
-    x (n, H, L) floating; out (n, H', L') integer or floating: its line i is line ``first + i`` of the image, or margin,
-    and its element ``left + k`` is element k. Margins hold ``zero``, which is also added to every code.
-    """
-    images, lines, length = x.shape
+@njit(cache=True)
+def quantise_image(x, scale, low, high, zero, first, left, out):
+    """Quantise lines of one image, x (H, L) floating, into out (H', L') with margins: see ``quantise_lines``."""
+    lines, length = x.shape
     odd = False
-    for n in range(images):
-        for i in range(out.shape[1]):
-            target = out[n, i]
-            line = first + i
-            if line < 0 or line >= lines:
-                target[:] = zero
-                continue
-            source = x[n, line]
-            target[:left] = zero
-            target[left + length :] = zero
-            codes = target[left : left + length]
-            for k in range(length):
-                real = np.float64(source[k])
-                odd |= not (abs(real) <= _LARGEST)
-                code = min(max(np.rint(real / scale), low), high)
-                codes[k] = np.int32(code) + zero
+    for i in range(out.shape[0]):
+        target = out[i]
+        line = first + i
+        if line < 0 or line >= lines:
+            target[:] = zero
+            continue
+        source = x[line]
+        target[:left] = zero
+        target[left + length :] = zero
+        codes = target[left : left + length]
+        for k in range(length):
+            real = np.float64(source[k])
+            odd |= not (abs(real) <= _LARGEST)
+            code = min(max(np.rint(real / scale), low), high)
+            codes[k] = np.int32(code) + zero
     return odd
 
 
-@njit(nogil=True, cache=True)
-def _dequantise_rows(y, offset, scale, bias, out):
-    """Real values of the products y (M, N) float32 or float64, into out (M, N) float32."""
-    for m in range(y.shape[0]):
+@njit(cache=True)
+def real_value(y, offset, scale, bias):
+    """Real value of a product, an integer of any type."""
+    # a sum with an offset of +0 also turns -0, which only floating-point products know, into +0
+    return np.float32((np.float64(y) + offset) * scale + bias)
+
+
+@njit(parallel=True, cache=True)
+def _quantise_lines(x, scale, low, high, first, left, out, odd):
+    """Quantise images x (n, H, L) floating into out (n, H', L'); odd (n,) bool: whether a number was not finite."""
+    for n in prange(x.shape[0]):
+        odd[n] = quantise_image(x[n], scale, low, high, np.int32(0), first, left, out[n])
+
+
+@njit(parallel=True, cache=True)
+def _dequantise_rows(y, scale, bias, out):
+    """Real values of the products y (M, N), into out (M, N) float32."""
+    for m in prange(y.shape[0]):
         for n in range(y.shape[1]):
-            # a sum with an offset of +0 also turns -0, which only floating-point products know, into +0
-            out[m, n] = np.float32((np.float64(y[m, n]) + offset[n]) * scale[n] + bias[n])
+            out[m, n] = real_value(y[m, n], 0.0, scale[n], bias[n])
+
+
+@njit(parallel=True, cache=True)
+def _dequantise_columns(y, scale, bias, out):
+    """Real values of the products y (N, n * P), into out (n, N, P) float32."""
+    images, outputs, positions = out.shape
+    for k in prange(images * outputs):
+        image, n = k // outputs, k % outputs
+        for p in range(positions):
+            out[image, n, p] = real_value(y[n, image * positions + p], 0.0, scale[n], bias[n])
 
 
 def quantise_lines(
@@ -62,9 +80,8 @@ def quantise_lines(
     *,
     first: int = 0,
     left: int = 0,
-    zero: int = 0,
 ) -> bool:
-    """Quantise lines of images, ``clip(round(x / scale))`` with ties to even, and surround them with margins.
+    """Quantise lines of images, ``clip(round(x / scale))`` with ties to even, and surround them with zeros.
 
     Parameters
     ----------
@@ -76,11 +93,9 @@ def quantise_lines(
         Smallest and largest code.
     out : ndarray [shape=(n, H', L'), integer or float32, C-contiguous]
         Overwritten: line i is line ``first + i`` of the image where there is one, element ``left + k`` is element k.
-        Its type must hold ``code + zero``.
+        Its type must hold the codes.
     first, left : int
         Where the image lies in ``out``; ``first`` is negative where ``out`` begins with margins.
-    zero : int
-        What the margins hold, also added to every code (128 makes signed 8-bit codes unsigned).
 
     Returns
     -------
@@ -88,26 +103,37 @@ def quantise_lines(
         Whether all numbers were finite; where not, ``out`` means nothing.
     """
     low, high = code_range
-    return not _quantise_lines(x, float(scale), float(low), float(high), np.int32(zero), first, left, out)
+    odd = np.zeros(len(x), np.bool_)
+    _quantise_lines(x, float(scale), float(low), float(high), first, left, out, odd)
+    return not odd.any()
 
 
 def dequantise_rows(
-    y: NDArray[np.floating[Any]],
-    offset: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    out: NDArray[np.float32],
+    y: NDArray[Any], scale: NDArray[np.float64], bias: NDArray[np.float64], out: NDArray[np.float32]
 ) -> None:
-    """Give products their real value: ``(y + offset) * scale + bias`` in float64, rounded once to float32.
+    """Give products their real value: ``y * scale + bias`` in float64, rounded once to float32.
 
     Parameters
     ----------
-    y : ndarray [shape=(M, N), float32 or float64]
+    y : ndarray [shape=(M, N), integer or floating]
         Integers.
-    offset : ndarray [shape=(N,), float64]
-        Integers added first, exactly; +0 where there is nothing to add.
     scale, bias : ndarray [shape=(N,), float64]
     out : ndarray [shape=(M, N), float32]
         Overwritten.
     """
-    _dequantise_rows(y, offset, scale, bias, out)
+    _dequantise_rows(y, scale, bias, out)
+
+
+def dequantise_columns(
+    y: NDArray[Any], scale: NDArray[np.float64], bias: NDArray[np.float64], out: NDArray[np.float32]
+) -> None:
+    """As :func:`dequantise_rows` where the positions of an output lie together.
+
+    Parameters
+    ----------
+    y : ndarray [shape=(N, n * P), integer]
+    scale, bias : ndarray [shape=(N,), float64]
+    out : ndarray [shape=(n, N, P), float32]
+        Overwritten.
+    """
+    _dequantise_columns(y, scale, bias, out)

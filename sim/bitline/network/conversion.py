@@ -127,7 +127,7 @@ class CrossbarNetwork(nn.Module):
         self._runners = runners
         self.kept, self.calibration = kept, calibration
         self.hw, self.certificate = hw, certificate
-        self._engine = NetworkEngine.BITSERIAL
+        self._engine = NetworkEngine.CERTIFIED
         super().train(False)
 
     def train(self, mode: bool = True) -> CrossbarNetwork:
@@ -193,7 +193,7 @@ class CrossbarNetwork(nn.Module):
         self.reset_counters()
 
     def set_searches(self, searches: Sequence[LayerSearch] | None) -> None:
-        """Convert as these searches do, one a layer (``bitserial`` engine only); None: ideal ADCs. Counters are reset.
+        """Convert as these searches do, one a layer (not with ``exact``); None: ideal ADCs. Counters are reset.
 
         Every conversion is counted in ``counters[...].codes``; another ADC (:meth:`set_adc`) takes the searches away.
         """
@@ -232,7 +232,7 @@ class CrossbarNetwork(nn.Module):
             runner.reset()
 
     def record_histograms(self, on: bool) -> None:
-        """Switch the counting of column sums by value (``bitserial`` engine only) on or off; nothing is lost."""
+        """Switch the counting of column sums by value (not with ``exact``) on or off; nothing is lost."""
         for runner in self._runners:
             runner.histograms = on
 
@@ -342,7 +342,7 @@ def convert(
     calibration: torch.Tensor | Iterable[torch.Tensor],
     hw: Hardware,
     *,
-    engine: NetworkEngine | str = NetworkEngine.BITSERIAL,
+    engine: NetworkEngine | str = NetworkEngine.CERTIFIED,
     calibrator: str = "auto",
     certificate: NetworkCertificate | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -360,8 +360,9 @@ def convert(
         Real inputs, preprocessed as the network expects them.
     hw : Hardware
         An ADC policy resolves over the network's layers.
-    engine : {"bitserial", "certified", "exact"}
-        May be changed later by setting ``.engine``.
+    engine : {"certified", "bitserial", "exact"}
+        ``certified`` gives the outputs and counts of ``bitserial`` but not the largest sums; layers whose sums are
+        recorded are run bit-serially. May be changed later by setting ``.engine``.
     calibrator : str
         ``auto`` (by measured output error, layer by layer) or a name of
         :data:`bitline.network.calibration.CALIBRATORS`.

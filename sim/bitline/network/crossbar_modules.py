@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitline.crossbar.adc import AdcBits
+from bitline.crossbar.byte_products import ByteProducts
 from bitline.crossbar.engines import Crossbars, Product, Transfer
-from bitline.crossbar.rescaling import dequantise_rows, quantise_lines
+from bitline.crossbar.rescaling import dequantise_columns, dequantise_rows, quantise_lines
 from bitline.crossbar.sar import LayerSearch
 from bitline.errors import ConversionError, DataError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer, Window
-from bitline.network.dense import DenseConvolution, bytes_are_exact
+from bitline.network.dense import DenseConvolution
 from bitline.network.integer import IntegerConvolution, IntegerMatrices
-from bitline.network.patches import Block, blocks, patches
-from bitline.network.quantisation import code_dtype, dequantise_product
-from bitline.network.workers import each
+from bitline.network.patches import blocks, patches
+from bitline.network.quantisation import code_dtype
 
 __all__ = ["CrossbarModule", "LayerCounters", "LayerTrace", "MatrixRunner", "NetworkEngine"]
 
 _BUDGET_BYTES = 32 << 20
-_CACHE_BYTES = 1 << 20
-"""What a thread works on at once in a dense convolution: a second-level cache holds most of it."""
+_BLOCK_BYTES = 8 << 20
+"""Codes and products of a dense convolution by torch at once: a third-level cache holds most of it."""
 _MAX_BINS = 4096
 
 
@@ -88,7 +88,7 @@ class MatrixRunner:
 
     def __init__(self, layer: MatrixLayer, hw: Hardware, adc: AdcBits) -> None:
         self.layer, self.hw = layer, hw
-        self.engine = NetworkEngine.BITSERIAL
+        self._engine = NetworkEngine.BITSERIAL
         self.crossbars = Crossbars(layer.codes, hw, signed_inputs=layer.signed_inputs, adc=adc)
         self.weight_scale = layer.weight_scale.reshape(-1)
         self.bias = None if layer.bias is None else layer.bias.reshape(-1)
@@ -97,6 +97,17 @@ class MatrixRunner:
         self._values: NDArray[np.int64] | None = None
         self.max_trace_vectors = 0
         self._trace: list[NDArray[np.integer[Any]]] = []
+
+    @property
+    def engine(self) -> NetworkEngine:
+        """What computes: the engine that was set, or ``bitserial`` in place of ``certified`` where sums are counted."""
+        if self._engine is NetworkEngine.CERTIFIED and (self.histograms or self._values is not None):
+            return NetworkEngine.BITSERIAL
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: NetworkEngine) -> None:
+        self._engine = engine
 
     def reset(self) -> None:
         """Set all counters, histograms and traces back."""
@@ -127,15 +138,17 @@ class MatrixRunner:
         return IntegerConvolution(self.layer.codes, max(-low, high), self.layer.window)
 
     @cached_property
-    def _dense_convolution(self) -> DenseConvolution | None:
+    def _dense_convolution(self) -> ByteProducts | DenseConvolution | None:
         code_range = self.hw.input_range(self.layer.signed_inputs)
         codes = self.crossbars.proven
+        if ByteProducts.supports(codes, code_range):
+            return ByteProducts(codes, self.layer.window, code_range)
         if not DenseConvolution.supports(codes, self.layer.window, code_range):
             return None
-        return DenseConvolution(codes, self.layer.window, code_range, in_bytes=bytes_are_exact())
+        return DenseConvolution(codes, self.layer.window, code_range)
 
     @property
-    def dense(self) -> DenseConvolution | IntegerConvolution | None:
+    def dense(self) -> ByteProducts | DenseConvolution | IntegerConvolution | None:
         """What convolves whole images with the engine that is set; None where vectors are needed, one by one."""
         if self._records:
             return None
@@ -192,8 +205,7 @@ class MatrixRunner:
                 return self.multiply(patches(x, window, lines, width))
             self.counters.vectors += vectors
             refuted = self._counted(self.crossbars.convolve(x, window, lines, width, refuted=True))
-            proven = dense.multiply(_lines_last(x, window, lines, dense)) + dense.offset
-            return np.asarray(refuted + proven.astype(np.int64), np.int64)
+            return np.asarray(refuted + _product_of_lines(x, window, lines, dense))
         self.counters.vectors += vectors
         product = self.crossbars.convolve(x, window, lines, width)
         if self.engine is NetworkEngine.CERTIFIED:
@@ -293,71 +305,64 @@ class CrossbarModule(nn.Module):
 
     def _convolve(self, x: torch.Tensor, window: Window) -> torch.Tensor:
         """Convolve images (n, C, H, W) with the window; (n, outputs, height, width)."""
-        layer = self.runner.layer
         height, width = window.output_size(x.shape[2], x.shape[3])
         if height < 1 or width < 1:
             raise ConversionError(
                 f"layer {self.name}: input of {tuple(x.shape[2:])} is smaller than kernel {window.kernel}"
             )
-        out = torch.empty(
-            (x.shape[0], layer.groups * layer.columns, height, width),
-            dtype=torch.float32,
-            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format,
-        )
         dense = self.runner.dense
         if dense is None:
-            self._convolve_vectors(x, window, out)
+            return torch.from_numpy(self._convolve_vectors(x, window, height, width))
+        images = x.permute(0, 2, 3, 1).contiguous().numpy()
+        if isinstance(dense, ByteProducts):
+            y = dense.convolve_reals(images, window.padding, self.input_scale, self._scale, self._bias)
+            if y is None:
+                raise self._not_finite()
         else:
-            self._convolve_densely(x, window, dense, out)
-        return out
+            y = self._convolve_densely(images, window, dense, height, width)
+        self.runner.count_proven(x.shape[0] * height * width)
+        out = torch.from_numpy(y).permute(0, 3, 1, 2)
+        return out if self.channels_last else out.contiguous()
 
     def _convolve_densely(
-        self, x: torch.Tensor, window: Window, dense: DenseConvolution | IntegerConvolution, out: torch.Tensor
-    ) -> None:
-        """Quantise, convolve and rescale a few images at once, each block on one thread, so that it stays in cache."""
-        height, width = out.shape[2:]
-        # of an output position: the codes it is first to read, the product and its real value
-        vector_bytes = x.shape[1] * window.stride[0] * window.stride[1] * dense.code_dtype.itemsize + 8 * out.shape[1]
-
-        def work(block: Block) -> None:
-            y = dense.multiply(self._padded_codes(x, window, block, dense))
-            real_y = np.empty(y.shape, np.float32)
-            dequantise_rows(y, dense.offset, self._scale, self._bias, real_y)
-            shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
-            out[block.images, :, block.rows] = torch.from_numpy(real_y.reshape(shape)).permute(0, 3, 1, 2)
-
-        each(work, list(blocks(x.shape[0], height, width, vector_bytes, _CACHE_BYTES)))
-        self.runner.count_proven(x.shape[0] * height * width)
-
-    def _padded_codes(
-        self, x: torch.Tensor, window: Window, block: Block, dense: DenseConvolution | IntegerConvolution
-    ) -> NDArray[Any]:
-        """Codes (n, H, W, C) that a block of the output reads, padding included."""
+        self,
+        x: NDArray[Any],
+        window: Window,
+        dense: DenseConvolution | IntegerConvolution,
+        height: int,
+        width: int,
+    ) -> NDArray[np.float32]:
+        """Convolve images (n, H, W, C) some at a time, by torch; (n, height, width, outputs)."""
         left, right, top, _ = window.padding
-        first = block.rows.start * window.stride[0] - top
-        lines = (block.rows.stop - block.rows.start - 1) * window.stride[0] + 1
-        lines += (window.kernel[0] - 1) * window.dilation[0]
-        kept = slice(max(0, first), max(0, min(x.shape[2], first + lines)))
-        images = x[block.images, :, kept].permute(0, 2, 3, 1).contiguous()
-        count, height, width, channels = images.shape
-        codes = np.empty((count, lines, left + width + right, channels), dense.code_dtype)
-        finite = quantise_lines(
-            images.numpy().reshape(count, height, width * channels),
-            self.input_scale,
-            self._code_range,
-            codes.reshape(count, lines, -1),
-            first=first - kept.start,
-            left=left * channels,
-            zero=dense.zero,
-        )
-        self._check(finite)
-        return codes
+        channels, outputs = x.shape[3], self.runner.layer.groups * self.runner.layer.columns
+        out = np.empty((len(x), height, width, outputs), np.float32)
+        # of an output position: the codes it is first to read, and the product
+        vector_bytes = 4 * (channels * window.stride[0] * window.stride[1] + outputs)
+        for block in blocks(len(x), height, width, vector_bytes, _BLOCK_BYTES):
+            part = x[block.images]
+            lines = (block.rows.stop - block.rows.start - 1) * window.stride[0] + 1
+            lines += (window.kernel[0] - 1) * window.dilation[0]
+            codes = np.empty((len(part), lines, left + x.shape[2] + right, channels), np.float32)
+            finite = quantise_lines(
+                part.reshape(*part.shape[:2], -1),
+                self.input_scale,
+                self._code_range,
+                codes.reshape(len(part), lines, -1),
+                first=block.rows.start * window.stride[0] - top,
+                left=left * channels,
+            )
+            if not finite:
+                raise self._not_finite()
+            y = dense.multiply(codes)
+            dequantise_rows(y, self._scale, self._bias, out[block.images, block.rows].reshape(y.shape))
+        return out
 
-    def _convolve_vectors(self, x: torch.Tensor, window: Window, out: torch.Tensor) -> None:
-        """Convolve block by block, on all threads at once, by crossbars or by a matrix of receptive fields."""
+    def _convolve_vectors(self, x: torch.Tensor, window: Window, height: int, width: int) -> NDArray[np.float32]:
+        """Convolve images (n, C, H, W) block by block by crossbars; (n, outputs, height, width)."""
         runner, layer = self.runner, self.runner.layer
         left, right, top, bottom = window.padding
-        height, width = out.shape[2:]
+        outputs = layer.groups * layer.columns
+        out = np.empty((x.shape[0], outputs, height, width), np.float32)
         dtype = code_dtype(runner.hw, layer.signed_inputs)
         codes, held = np.empty(0, dtype), slice(0, 0)
         for block in blocks(x.shape[0], height, width, runner.vector_bytes, _BUDGET_BYTES):
@@ -374,11 +379,12 @@ class CrossbarModule(nn.Module):
                     first=-top,
                     left=left,
                 )
-                self._check(finite)
+                if not finite:
+                    raise self._not_finite()
             y = runner.convolve(codes, window, block.rows, width)
-            real_y = dequantise_product(y, self.input_scale, runner.weight_scale, runner.bias)
-            shape = (block.images.stop - block.images.start, block.rows.stop - block.rows.start, width, -1)
-            out[block.images, :, block.rows] = torch.from_numpy(real_y.reshape(shape)).permute(0, 3, 1, 2)
+            target = out[block.images, :, block.rows].reshape(count, outputs, -1)
+            dequantise_columns(y.T, self._scale, self._bias, target)
+        return out
 
     @cached_property
     def _code_range(self) -> tuple[int, int]:
@@ -393,19 +399,19 @@ class CrossbarModule(nn.Module):
         bias = self.runner.bias
         return np.zeros_like(self.runner.weight_scale) if bias is None else bias
 
-    def _check(self, finite: bool) -> None:
-        if not finite:
-            raise DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
+    def _not_finite(self) -> DataError:
+        return DataError(f"layer {self.name}: NaN or infinite activations, expected finite numbers")
 
 
-def _lines_last(x: NDArray[Any], window: Window, lines: slice, dense: DenseConvolution) -> NDArray[Any]:
-    """What some output lines read of padded codes (n, C, H, W), as a dense convolution wants it."""
+def _product_of_lines(
+    x: NDArray[Any], window: Window, lines: slice, dense: ByteProducts | DenseConvolution
+) -> NDArray[np.int64]:
+    """Products of what some output lines read of padded codes (n, C, H, W)."""
     stop = (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
     read = x[:, :, lines.start * window.stride[0] : stop].transpose(0, 2, 3, 1)
-    if dense.in_bytes:
-        # modulo 256: from two's complement to unsigned
-        return np.asarray(np.add(read.view(np.uint8), np.uint8(dense.zero), order="C"))
-    return np.asarray(np.add(read, np.float32(dense.zero), dtype=np.float32, order="C"))
+    if isinstance(dense, ByteProducts):
+        return dense.convolve_codes(read)
+    return dense.multiply(np.ascontiguousarray(read, np.float32)).astype(np.int64)
 
 
 def as_images(

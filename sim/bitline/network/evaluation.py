@@ -19,8 +19,8 @@ from bitline.network.conversion import CrossbarNetwork, NetworkEngine
 
 __all__ = ["Evaluation", "Images", "batch_size_for", "evaluate", "fit", "ranks"]
 
-_BATCH_ELEMENTS = 1 << 22
-_MAX_BATCH = 256
+_BATCH_ELEMENTS = 1 << 20
+_LEAST_BATCH, _MAX_BATCH = 8, 256
 
 
 class Images(Protocol):
@@ -57,9 +57,13 @@ class Evaluation:
 
 
 def batch_size_for(graph: list[Operation]) -> int:
-    """Images a batch may have so that one feature map of the batch stays within 16 MiB of float32."""
+    """Images of a batch: one feature map of all is 4 MiB of float32 at most, or that of 8 images.
+
+    Larger batches are slower: their feature maps leave the cache, and the allocator gives them back to the system after
+    every layer.
+    """
     largest = max((int(np.prod(operation.output_shape)) for operation in graph), default=1)
-    return max(1, min(_MAX_BATCH, _BATCH_ELEMENTS // max(1, largest)))
+    return max(_LEAST_BATCH, min(_MAX_BATCH, _BATCH_ELEMENTS // max(1, largest)))
 
 
 def ranks(outputs: torch.Tensor, labels: NDArray[np.int64]) -> NDArray[np.int64]:

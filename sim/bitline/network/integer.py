@@ -75,15 +75,11 @@ class IntegerConvolution:
         Its padding is not applied.
     """
 
-    code_dtype = np.dtype(np.float32)
-    zero = 0
-
     def __init__(self, w: NDArray[np.integer[Any]], max_input: int, window: Window) -> None:
         groups, _, columns = w.shape
         kernels = w.transpose(0, 2, 1).reshape(groups * columns, -1, *window.kernel)
         self._w = torch.from_numpy(np.ascontiguousarray(kernels, np.float32))
         self._window, self._groups = window, groups
-        self.offset = np.zeros(groups * columns)
 
     @staticmethod
     def supports(w: NDArray[np.integer[Any]], max_input: int) -> bool:

@@ -19,10 +19,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from bitline.errors import RangeError
@@ -52,6 +52,12 @@ class AdmmPlan(BaseModel):
 
     update_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser's steps between them, instead: several updates an epoch where the epochs are few and long."""
+
+    @model_validator(mode="after")
+    def _one_interval(self) -> Self:
+        if self.update_steps is not None and self.update_every != 1:
+            raise ValueError("update_every counts epochs and update_steps steps: expected one of them, got both")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
