@@ -192,6 +192,40 @@ def matmul(x: Any, w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False)
     return out
 
 
+@dataclass
+class TwinExcess:
+    """What saturation takes from the exact product, and how many conversions had to be looked at for it."""
+
+    y: np.ndarray
+    performed: int = 0
+    saturations: int = 0
+
+
+def excess(x: Any, w: Any, hw: Any, adc: Adc, signed_inputs: bool = False) -> TwinExcess:
+    """One conversion at a time, of a differential, digital design with 1-bit inputs.
+
+    A conversion has to be looked at unless the rows it drives, whichever they are, cannot reach saturation: the largest
+    levels of as many rows do not sum to more than the code range.
+    """
+    x, w = np.asarray(x), np.asarray(w)
+    out = TwinExcess(np.zeros((x.shape[0], w.shape[1]), dtype=np.int64))
+    for m in range(x.shape[0]):
+        for weight, digits in input_passes(x[m], hw, signed_inputs):
+            for tile in column_levels(w, hw):
+                d = digits[tile.start : tile.start + tile.rows]
+                for column in tile.columns:
+                    limit = 2 ** adc.slices[column.slice] - 1
+                    driven = int(d.sum())
+                    if sum(sorted(column.levels.tolist(), reverse=True)[:driven]) <= limit:
+                        continue
+                    out.performed += 1
+                    over = int(d @ column.levels) - limit
+                    if over > 0:
+                        out.saturations += 1
+                        out.y[m, column.output] -= column.sign * weight * 2 ** (hw.cell_bits * column.slice) * over
+    return out
+
+
 # ---- ADC bits (DESIGN section 3) ---------------------------------------------------------------------------------
 
 

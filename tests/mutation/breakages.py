@@ -23,6 +23,7 @@ ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "e
 SEARCH = "test_sar.py"
 BYTE_PRODUCTS, BYTES = "byte_products.py", "test_byte_products.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
+EXCESS, EXCESS_CELLS, SATURATION = "excess.py", "excess_cells.py", "test_excess.py"
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,68 @@ BREAKAGES = [
     Breakage(
         "NaN passes", "rescaling.py", "odd |= not (abs(real) <= _LARGEST)", "odd |= abs(real) > _LARGEST", (BYTES,)
     ),
-    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (MATMUL,)),
+    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
+    # what saturation takes from an exact product
+    Breakage("excess: a row too few can saturate", EXCESS_CELLS, "sums <= limits", "sums < limits", (SATURATION,)),
+    Breakage(
+        "excess: a row more is needed",
+        EXCESS_CELLS,
+        "1 + np.count_nonzero(sums",
+        "2 + np.count_nonzero(sums",
+        (SATURATION,),
+    ),
+    Breakage("excess: no digit drives just enough", EXCESS, "least[tile] - 1", "least[tile]", (SATURATION,)),
+    Breakage(
+        "excess: sign bit's cycle subtracted",
+        EXCESS,
+        "last_digit_negative and place == digits - 1",
+        "False",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: negative columns as positive", EXCESS_CELLS, "np.repeat(-places,", "np.repeat(places,", (SATURATION,)
+    ),
+    Breakage(
+        "excess: digits past the eighth count as the first", EXCESS, "octet * 8 + digit\n", "digit\n", (SATURATION,)
+    ),
+    Breakage(
+        "excess: last eight columns alone counted",
+        EXCESS,
+        "saturated += popcount",
+        "saturated = popcount",
+        (SATURATION,),
+    ),
+    Breakage("excess: left over for the next vector", EXCESS, "totals[c] = 0", "pass", (SATURATION,)),
+    Breakage("excess: second cell plane worth 1", EXCESS, "add(low, add(high, high))", "add(low, high)", (SATURATION,)),
+    Breakage("excess: every cell plane worth 1", EXCESS, "shift_left(ones, q)", "ones", (SATURATION,)),
+    Breakage(
+        "excess: rows moved to the first bits",
+        EXCESS_CELLS,
+        "channels % 64, bits % 64,",
+        "channels % 64, 0 * bits,",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: a cut channel counted at every position",
+        EXCESS_CELLS,
+        "known.setdefault(tuple(channels[taps == tap]), len(known))",
+        "known.setdefault(tuple(np.unique(channels)), len(known))",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: lines from the first",
+        EXCESS_CELLS,
+        "first = lines.start * window.stride[0]",
+        "first = 0",
+        (SATURATION,),
+    ),
+    Breakage(
+        "excess: runs of images overlap",
+        EXCESS_CELLS,
+        "mine = y[first * positions :",
+        "mine = y[0 * positions :",
+        (SATURATION,),
+    ),
     # encoding
     Breakage(
         "flip at exactly half",

@@ -17,6 +17,7 @@ from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import certify, lossless_columns
 from bitline.crossbar.encoding import check_inputs, check_weights, encode
 from bitline.crossbar.exact import ExactMatrix, exact_product
+from bitline.crossbar.excess_cells import ExcessCells, LayerExcess
 from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -29,12 +30,14 @@ LEAST_BITSLICED = 128
 _MOST_LISTED = 1 << 23
 """Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
 
-_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM = 0.6 / 512, 25 / 512
-"""Of the bit-sliced kernel: a one of a cell added, and all else a column that is not empty costs (docs/performance.md:
-(1024, 1152) x (1152, 256), dense and at CP rate 16)."""
-_NANOSECONDS_PER_CONVERSION = 0.25
-_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT = 0.016, 7.0
-"""Of the product for what is proven: float32, and adding it to the conversions of what is not."""
+_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM, _NANOSECONDS_PER_ROW = 1.0 / 512, 28 / 512, 0.25
+"""Of the bit-sliced kernel, for one digit of a vector: a one of a cell added, all else a column that is not empty
+costs, and a row packed; fitted to ResNet-20's layers and to (1024, 1152) x (1152, 256), dense and at CP rates to 64."""
+_NANOSECONDS_PER_CONVERSION = 0.5
+_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT, _NANOSECONDS_PER_SHARE = 0.005, 1.0, 6.0
+"""Of an exact product: in bytes, all else an output costs, and adding the conversions of what is not proven to it."""
+_SPLIT_DOUBT = 1.15
+"""How much more a split may cost than this says, found where most of a dense matrix is refuted."""
 
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16
@@ -47,7 +50,7 @@ class Engine(StrEnum):
     BITSERIAL = "bitserial"
     """Every conversion performed and counted."""
     CERTIFIED = "certified"
-    """Proven outputs by an exact product, refuted ones bit-serially; same integers."""
+    """An exact product, less what the conversions that may saturate are over the code range; same integers."""
 
 
 def check_engine(engine: Engine | str) -> Engine:
@@ -91,11 +94,11 @@ class Transfer:
 
 
 def _bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
-    """Codes as contiguous bit patterns of ``input_bits`` digits; digits beyond are never read."""
+    """Codes as bit patterns of ``input_bits`` digits; digits beyond are never read."""
     narrow = hw.input_bits <= 8
     if x.dtype == (np.int8 if narrow else np.int16):
-        return np.ascontiguousarray(x).view(np.uint8 if narrow else np.uint16)
-    return np.ascontiguousarray(x.astype(np.uint8 if narrow else np.uint16, copy=False))
+        return x.view(np.uint8 if narrow else np.uint16)
+    return x.astype(np.uint8 if narrow else np.uint16, copy=False)
 
 
 class _Matrix:
@@ -148,7 +151,15 @@ class _Matrix:
         columns = 0
         for first in range(0, self.w.shape[0], hw.rows):
             columns += int(np.count_nonzero(encode(self.w[first : first + hw.rows], hw).levels.any(axis=0)))
-        return hw.input_cycles * (ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM)
+        rows = int(np.count_nonzero(self.w.any(axis=1)))
+        return hw.input_cycles * (
+            ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM + rows * _NANOSECONDS_PER_ROW
+        )
+
+    @cached_property
+    def product(self) -> ExactMatrix:
+        """Operands of the exact product of all weights, made when first needed."""
+        return ExactMatrix(self.w, self.hw.input_range(self.signed))
 
     def convert(
         self,
@@ -160,7 +171,7 @@ class _Matrix:
         """Every conversion, bit-serially: one pass, or two for signed inputs through DACs of several bits."""
         if self.can_bitslice and histogram is None and transfer is None and x.shape[0] >= LEAST_BITSLICED:
             vectors = x.shape[0]
-            columns = _bit_patterns(x.T, self.hw).reshape(1, x.shape[1], 1, vectors)
+            columns = np.ascontiguousarray(_bit_patterns(x.T, self.hw)).reshape(1, x.shape[1], 1, vectors)
             sums = np.empty((self.w.shape[1], vectors), np.int64)
             saturations, largest = self.bitsliced.convert(columns, 0, Window(), slice(0, 1), vectors, sums)
             return Product(
@@ -276,6 +287,7 @@ class Crossbars:
             adc = certify(np.concatenate(list(codes), axis=1), hw, signed_inputs=signed_inputs).adc
         self.hw, self.adc, self.signed_inputs, self.codes = hw, adc, signed_inputs, codes
         self._matrices = [_Matrix(matrix, hw, adc, signed_inputs) for matrix in codes]
+        self._excess = LayerExcess(codes, hw, adc, signed_inputs)
 
     def multiply(
         self,
@@ -313,6 +325,18 @@ class Crossbars:
             self._check_histogram(histogram, engine)
         if transfer is not None:
             self._check_transfer(transfer, engine)
+        if engine is Engine.CERTIFIED and not self.lossless:
+            whole = (_bit_patterns(x, self.hw)[:, :, None, None], Window(), slice(0, 1), 1)
+            if self._excess_pays(*whole):
+                inputs = [x[:, g * rows : (g + 1) * rows] for g in range(groups)]
+                products = [matrix.product.multiply(mine) for matrix, mine in zip(self._matrices, inputs, strict=True)]
+                y = products[0] if groups == 1 else np.concatenate(products, axis=1)
+                return Product(
+                    y=y,
+                    saturations=self._excess.subtract(*whole, y),
+                    conversions=self.conversions(x.shape[0]),
+                    max_column_sum=None,
+                )
         if groups == 1:
             return self._multiply_group(0, x, engine, histogram, transfer)
         y = np.empty((x.shape[0], groups * columns), np.int64)
@@ -345,9 +369,20 @@ class Crossbars:
         """Whether so much is refuted that converting all costs less than converting that and a product for the rest."""
         if self.lossless:
             return False
-        rest = sum(part.nanoseconds for split in self._splits for _, _, part in split.refuted)
-        dense = _NANOSECONDS_PER_MAC * self.codes.size + _NANOSECONDS_PER_OUTPUT * len(self.codes) * self.codes.shape[2]
-        return rest + dense >= sum(matrix.nanoseconds for matrix in self._matrices)
+        return _SPLIT_DOUBT * sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
+
+    @cached_property
+    def _split_nanoseconds(self) -> list[float]:
+        """Rough cost, for one input vector, of each group's refuted columns and a product for the rest."""
+        return [
+            sum(part.nanoseconds for _, _, part in split.refuted) + self._dense_nanoseconds for split in self._splits
+        ]
+
+    @property
+    def _dense_nanoseconds(self) -> float:
+        """That of a group's product."""
+        _, rows, columns = self.codes.shape
+        return _NANOSECONDS_PER_MAC * rows * columns + _NANOSECONDS_PER_OUTPUT * columns
 
     def conversions(self, vectors: int) -> int:
         """Conversions the hardware performs for this many input vectors, whatever computes them."""
@@ -382,19 +417,10 @@ class Crossbars:
         ------
         ShapeError, RangeError
         """
+        patterns, vectors = self._check_images(x, window, lines, width)
+        x = np.ascontiguousarray(patterns)
         groups, rows, columns = self.codes.shape
         channels = rows // (window.kernel[0] * window.kernel[1])
-        reach = (
-            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
-            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
-        )
-        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
-            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
-        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
-            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
-        check_inputs(x.reshape(-1, 1), 1, self.hw, self.signed_inputs)
-        vectors = x.shape[0] * (lines.stop - lines.start) * width
-        x = _bit_patterns(x, self.hw)
         y = (np.zeros if refuted else np.empty)((groups * columns, vectors), np.int64)
         saturations, largest = 0, 0
         for g, matrix in enumerate(self._matrices):
@@ -413,6 +439,89 @@ class Crossbars:
             saturations=saturations,
             max_column_sum=None if refuted else largest,
         )
+
+    def excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
+        """Whether the certified engine does best with an exact product of all weights and :meth:`subtract_excess`.
+
+        Else it does with what :attr:`bitserial_is_cheaper` says. A sample of the inputs is looked at.
+
+        Parameters
+        ----------
+        x, window, lines, width
+            As for :meth:`convolve`.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        """
+        return self._excess_pays(self._check_images(x, window, lines, width)[0], window, lines, width)
+
+    def subtract_excess(
+        self,
+        x: NDArray[Any],
+        window: Window,
+        lines: slice,
+        width: int,
+        y: NDArray[np.int64] | NDArray[np.int32],
+    ) -> int:
+        """Subtract what saturation takes from the exact product of all weights and the receptive fields of some lines.
+
+        Parameters
+        ----------
+        x, window, lines, width
+            As for :meth:`convolve`, of a design for which :meth:`excess_pays`; fastest where the channels of ``x`` lie
+            innermost in memory.
+        y : ndarray [shape=(vectors, outputs of all groups), C-contiguous]
+            Changed in place, from the product to what the crossbars give. In int32 twice the largest
+            ``max|x| * sum |w|`` of an output must fit.
+
+        Returns
+        -------
+        int
+            Saturated conversions.
+
+        Raises
+        ------
+        ShapeError, RangeError
+        ConfigError
+            A design whose result is not linear in its codes.
+        """
+        if not ExcessCells.supports(self.hw):
+            raise ConfigError("The excess needs encoding 'differential', readout 'digital' and dac_bits 1")
+        x, vectors = self._check_images(x, window, lines, width)
+        groups, _, columns = self.codes.shape
+        shape = (vectors, groups * columns)
+        if y.shape != shape or y.dtype not in (np.int64, np.int32) or not y.flags.c_contiguous:
+            raise ShapeError(
+                f"Argument 'y' must be contiguous int64 or int32 of shape {shape}, not {y.dtype} {y.shape}"
+            )
+        return self._excess.subtract(x, window, lines, width, y)
+
+    def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
+        """Whether nothing costs less than the excess of such inputs, by what a sample of them takes, and a product."""
+        if not ExcessCells.supports(self.hw):
+            return False
+        if x.shape[0] * (lines.stop - lines.start) * width < LEAST_BITSLICED:
+            return True  # the kernel for few vectors costs no less a conversion, and performs them all
+        others = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        dense = len(self.codes) * self._dense_nanoseconds
+        return self._excess.costs_less(others - dense, x, window, lines, width)
+
+    def _check_images(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> tuple[NDArray[Any], int]:
+        """Bit patterns of images, and how many receptive fields the output lines have."""
+        groups, rows, _ = self.codes.shape
+        channels = rows // (window.kernel[0] * window.kernel[1])
+        reach = (
+            (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
+            (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],
+        )
+        if x.ndim != 4 or x.shape[1] != groups * channels or lines.start < 0 or lines.start >= lines.stop or width < 1:
+            raise ShapeError(f"Argument 'x' must have shape (n, {groups * channels}, H, W), not {x.shape}")
+        if reach[0] >= x.shape[2] or reach[1] >= x.shape[3]:
+            raise ShapeError(f"Argument 'x' ends at {x.shape[2:]}, but the window reaches {reach}")
+        check_inputs(x.ravel(order="K")[:, None], 1, self.hw, self.signed_inputs)
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        return _bit_patterns(x, self.hw), vectors
 
     def _check_histogram(self, histogram: NDArray[np.int64], engine: Engine) -> None:
         if engine is not Engine.BITSERIAL:
@@ -448,7 +557,7 @@ class Crossbars:
         return [_split(codes, self.hw, self.adc, self.signed_inputs) for codes in self.codes]
 
     def _certified(self, g: int, x: NDArray[Any]) -> Product:
-        """Exact product of the proven part of the weights, conversions of the rest."""
+        """Exact product of the proven part of the weights, conversions of the rest: where the excess does not pay."""
         matrix, split = self._matrices[g], self._splits[g]
         if self.bitserial_is_cheaper:
             return replace(matrix.convert(x, self.signed_inputs, None), max_column_sum=None)

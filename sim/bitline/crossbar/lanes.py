@@ -1,4 +1,4 @@
-"""512 one-bit lanes as one value in Numba kernels: logic, loads and stores, packing and unpacking.
+"""512 one-bit lanes, or eight integers of 64 bits, as one value in Numba kernels: logic, sums, loads, stores, packing.
 
 Numba has no vector type, and LLVM does not find these vectors by itself in loops over words. Here a value is LLVM's
 ``<8 x i64>``: one register with AVX-512, several elsewhere. Addresses are plain integers, because a kernel that takes
@@ -23,18 +23,27 @@ from numba.extending import intrinsic, models, register_model
 __all__ = [
     "PLANE",
     "VECTORS",
+    "add",
     "address",
     "any_set",
     "both",
+    "broadcast",
     "count_ones",
+    "count_ones_each",
     "either",
     "full_add",
     "half_add",
     "inverted",
+    "larger",
     "load",
     "load_member",
+    "load_word",
     "pack64",
+    "positive",
+    "shift_left",
+    "shift_right",
     "store",
+    "subtract",
     "unpack64",
     "zeros",
 ]
@@ -85,6 +94,41 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def count_ones(a: int) -> int:
         return a.bit_count()
+
+    def _integers(a: int) -> list[int]:
+        """The eight integers, signed."""
+        words = [(a >> 64 * i) & 0xFFFFFFFFFFFFFFFF for i in range(8)]
+        return [word - (word >> 63 << 64) for word in words]
+
+    def _value(integers: Any) -> int:
+        return sum((int(integer) & 0xFFFFFFFFFFFFFFFF) << 64 * i for i, integer in enumerate(integers))
+
+    def load_word(address: int) -> int:
+        return _value([ctypes.c_int64.from_address(int(address)).value] * 8)
+
+    def broadcast(word: Any) -> int:
+        return _value([word] * 8)
+
+    def add(a: int, b: int) -> int:
+        return _value(x + y for x, y in zip(_integers(a), _integers(b), strict=True))
+
+    def subtract(a: int, b: int) -> int:
+        return _value(x - y for x, y in zip(_integers(a), _integers(b), strict=True))
+
+    def larger(a: int, b: int) -> int:
+        return _value(map(max, _integers(a), _integers(b)))
+
+    def shift_left(a: int, bits: int) -> int:
+        return _value(x << int(bits) for x in _integers(a))
+
+    def shift_right(a: int, bits: int) -> int:
+        return _value((x & 0xFFFFFFFFFFFFFFFF) >> int(bits) for x in _integers(a))
+
+    def count_ones_each(a: int) -> int:
+        return _value((x & 0xFFFFFFFFFFFFFFFF).bit_count() for x in _integers(a))
+
+    def positive(a: int) -> int:
+        return sum(int(x > 0) << i for i, x in enumerate(_integers(a)))
 
     def pack64(codes: Any, first: int, bit: Any) -> np.uint64:
         bits = (codes[first : first + 64].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)
@@ -239,6 +283,82 @@ else:
             sum_type = ir.FunctionType(ir.IntType(64), [_VECTOR])
             add = cgutils.get_or_insert_function(builder.module, sum_type, "llvm.vector.reduce.add.v8i64")
             return builder.call(add, [builder.call(count, args)])
+
+        return types.int64(_LANES), codegen
+
+    def _splat(builder: ir.IRBuilder, word: Any) -> Any:
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        single = builder.insert_element(undefined, word, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
+
+    @intrinsic
+    def broadcast(typingctx: Any, word: Any) -> Any:
+        """Eight times the same 64 bits."""
+        return _LANES(types.uint64), lambda context, builder, signature, args: _splat(builder, args[0])
+
+    @intrinsic
+    def load_word(typingctx: Any, address: Any) -> Any:
+        """Eight times the 64 bits at an address."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return _splat(builder, builder.load(_pointer(builder, args[0], ir.IntType(64))))
+
+        return _LANES(types.int64), codegen
+
+    @intrinsic
+    def add(typingctx: Any, a: Any, b: Any) -> Any:
+        """Sums of eight integers each."""
+        return _LANES(_LANES, _LANES), lambda context, builder, signature, args: builder.add(*args)
+
+    @intrinsic
+    def subtract(typingctx: Any, a: Any, b: Any) -> Any:
+        """Differences of eight integers each."""
+        return _LANES(_LANES, _LANES), lambda context, builder, signature, args: builder.sub(*args)
+
+    @intrinsic
+    def larger(typingctx: Any, a: Any, b: Any) -> Any:
+        """The larger of eight pairs of signed integers."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return builder.select(builder.icmp_signed(">", *args), *args)
+
+        return _LANES(_LANES, _LANES), codegen
+
+    @intrinsic
+    def shift_left(typingctx: Any, a: Any, bits: Any) -> Any:
+        """Eight integers, shifted left."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return builder.shl(args[0], _splat(builder, args[1]))
+
+        return _LANES(_LANES, types.int64), codegen
+
+    @intrinsic
+    def shift_right(typingctx: Any, a: Any, bits: Any) -> Any:
+        """Eight unsigned integers, shifted right."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return builder.lshr(args[0], _splat(builder, args[1]))
+
+        return _LANES(_LANES, types.int64), codegen
+
+    @intrinsic
+    def count_ones_each(typingctx: Any, a: Any) -> Any:
+        """Number of ones in each of eight integers."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            count_type = ir.FunctionType(_VECTOR, [_VECTOR])
+            return builder.call(cgutils.get_or_insert_function(builder.module, count_type, "llvm.ctpop.v8i64"), args)
+
+        return _LANES(_LANES), codegen
+
+    @intrinsic
+    def positive(typingctx: Any, a: Any) -> Any:
+        """Which of eight signed integers are above 0, as bits."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            found = builder.icmp_signed(">", args[0], ir.Constant(_VECTOR, [0] * 8))
+            return builder.zext(builder.bitcast(found, ir.IntType(8)), ir.IntType(64))
 
         return types.int64(_LANES), codegen
 
