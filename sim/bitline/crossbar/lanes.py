@@ -1,9 +1,11 @@
-"""512 one-bit lanes as one value in Numba kernels: logic, loads and stores, packing and unpacking.
+"""1024 one-bit lanes as one value in Numba kernels: logic, loads and stores, packing and unpacking.
 
-Numba has no vector type, and LLVM does not find these vectors by itself in loops over words. Here a value is LLVM's
-``<8 x i64>``: one register with AVX-512, several elsewhere. Addresses are plain integers, because a kernel that takes
-arrays counts their references at every call; whoever takes an array's address must keep the array alive. Without the
-compiler (``NUMBA_DISABLE_JIT=1``) a value is a Python integer of 512 bits.
+The lanes are 512 input vectors, twice: the left half is of an even input digit, the right half of the next one. Numba
+has no vector type, and LLVM does not find these vectors by itself in loops over words. Here a value is LLVM's ``<16 x
+i64>``: two registers with AVX-512, more elsewhere. A *number* is a tuple of values, its bits from the lowest one up: a
+number a lane. Addresses are plain integers, because a kernel that takes arrays counts their references at every call;
+whoever takes an array's address must keep the array alive. Without the compiler (``NUMBA_DISABLE_JIT=1``) a value is a
+Python integer of 1024 bits.
 
 Numba's cache looks at the file of the kernel only: after a change here, touch the kernels' file.
 """
@@ -21,20 +23,34 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
+    "DIGITS",
+    "HALF",
     "PLANE",
     "VECTORS",
+    "above",
+    "add_number",
     "address",
     "any_set",
     "both",
+    "clipped",
+    "copy",
     "count_ones",
-    "either",
+    "different",
     "full_add",
     "half_add",
+    "increased",
     "inverted",
     "load",
+    "load_left",
     "load_member",
+    "load_word",
+    "ones_beyond",
     "pack64",
+    "right_half",
+    "right_to_left",
     "store",
+    "store_left",
+    "store_word",
     "unpack64",
     "zeros",
 ]
@@ -42,25 +58,50 @@ __all__ = [
 VECTORS = 512
 """Input vectors converted together: the bits of the widest vector register."""
 
-PLANE = 64
+DIGITS = 2
+"""Input digits converted together: a loop over cells then ends, unpredictably, half as often."""
+
+HALF = VECTORS // 8
+"""Bytes of a plane of one digit."""
+
+PLANE = DIGITS * HALF
 """Bytes of a plane."""
 
-_ALL = (1 << VECTORS) - 1
+_LEFT = (1 << VECTORS) - 1
+_ALL = (1 << (DIGITS * VECTORS)) - 1
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
-    # plain stand-ins of the vector operations below: 512 lanes are one Python integer
+    # plain stand-ins of the vector operations below: the lanes are one Python integer, the left half its low bits
 
     def zeros() -> int:
         return 0
 
+    def right_half() -> int:
+        return _ALL ^ _LEFT
+
     def address(array: Any) -> int:
         return int(array.ctypes.data)
 
+    def copy(target: int, source: int, count: int) -> None:
+        ctypes.memmove(int(target), int(source), int(count))
+
     def load(address: int) -> int:
-        return int.from_bytes(ctypes.string_at(int(address), 64), "little")
+        return int.from_bytes(ctypes.string_at(int(address), PLANE), "little")
 
     def store(address: int, lanes: int) -> None:
-        ctypes.memmove(int(address), lanes.to_bytes(64, "little"), 64)
+        ctypes.memmove(int(address), lanes.to_bytes(PLANE, "little"), PLANE)
+
+    def load_left(address: int) -> int:
+        return int.from_bytes(ctypes.string_at(int(address), HALF), "little")
+
+    def store_left(address: int, lanes: int) -> None:
+        ctypes.memmove(int(address), (lanes & _LEFT).to_bytes(HALF, "little"), HALF)
+
+    def load_word(table: int, k: int) -> int:
+        return ctypes.c_int64.from_address(int(table + 8 * k)).value
+
+    def store_word(table: int, k: int, value: int) -> None:
+        ctypes.c_int64.from_address(int(table + 8 * k)).value = int(value)
 
     def load_member(inputs: int, members: int, k: int) -> int:
         return load(inputs + ctypes.c_int32.from_address(int(members + 4 * k)).value)
@@ -71,14 +112,17 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     def half_add(a: int, b: int) -> tuple[int, int]:
         return a ^ b, a & b
 
-    def either(a: int, b: int) -> int:
-        return a | b
-
     def both(a: int, b: int) -> int:
         return a & b
 
+    def different(a: int, b: int) -> int:
+        return a ^ b
+
     def inverted(a: int) -> int:
         return a ^ _ALL
+
+    def right_to_left(a: int) -> int:
+        return a >> VECTORS
 
     def any_set(a: int) -> bool:
         return a != 0
@@ -86,28 +130,62 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     def count_ones(a: int) -> int:
         return a.bit_count()
 
+    def _splat(words: int, b: int) -> int:
+        return _ALL if ctypes.c_uint64.from_address(int(words) + 8 * b).value else 0
+
+    def increased(number: tuple[int, ...], carry: int) -> tuple[int, ...]:
+        bits = []
+        for plane in number:
+            total, carry = half_add(plane, carry)
+            bits.append(total)
+        return tuple(bits)
+
+    def add_number(target: int, number: tuple[int, ...]) -> int:
+        carry = 0
+        for b, plane in enumerate(number):
+            total, carry = full_add(load(target + b * PLANE), plane, carry)
+            store(target + b * PLANE, total)
+        return carry
+
+    def above(number: tuple[int, ...], words: int) -> int:
+        greater = 0
+        for b, plane in enumerate(number):
+            _, greater = full_add(plane, _splat(words, b), greater)
+        return greater
+
+    def ones_beyond(number: tuple[int, ...], words: int) -> int:
+        over = 0
+        for b, plane in enumerate(number):
+            over |= plane & _splat(words, b)
+        return over
+
+    def clipped(number: tuple[int, ...], over: int, words: int) -> tuple[int, ...]:
+        return tuple((plane | over) & inverted(_splat(words, b)) for b, plane in enumerate(number))
+
     def pack64(codes: Any, first: int, bit: Any) -> np.uint64:
         bits = (codes[first : first + 64].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)
         return np.uint64(int((bits << np.arange(64, dtype=np.uint64)).sum(dtype=np.uint64)))
 
-    def unpack64(planes: Any, word: int, first: int, last: int, negative: bool, values: Any) -> None:
+    def unpack64(planes: int, word: int, first: int, last: int, negative: bool, values: Any) -> None:
         total = np.zeros(64, np.int64)
         for row in range(first, last):
             weight = -(1 << (row - first)) if negative and row == last - 1 else 1 << (row - first)
-            total += ((planes[row, word] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.int64) * weight
+            bits = np.uint64(ctypes.c_uint64.from_address(int(planes) + row * HALF + 8 * word).value)
+            total += ((bits >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.int64) * weight
         values[64 * word : 64 * word + 64] += total << first
 
 else:
     # <8 x i64> is one register with AVX-512 and is split by LLVM elsewhere
 
     class _LanesType(types.Type):
-        """Numba's name for 512 one-bit lanes."""
+        """Numba's name for 1024 one-bit lanes."""
 
         def __init__(self) -> None:
-            super().__init__(name="Lanes512")
+            super().__init__(name="Lanes1024")
 
     _LANES = _LanesType()
-    _VECTOR = ir.VectorType(ir.IntType(64), 8)
+    _REGISTER = ir.VectorType(ir.IntType(64), 8)
+    _VECTOR = ir.VectorType(ir.IntType(64), 16)
     _HAS_TERNARY_LOGIC = not config.CPU_NAME and bool(get_host_cpu_features().get("avx512f"))  # type: ignore[attr-defined]
 
     @register_model(_LanesType)
@@ -122,6 +200,51 @@ else:
         """Pointer to an element of a contiguous array, seen as flat."""
         return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
+    def _load(builder: ir.IRBuilder, address: Any, vector: Any) -> Any:
+        value = builder.load(_pointer(builder, address, vector))
+        value.align = 8
+        return value
+
+    def _store(builder: ir.IRBuilder, address: Any, value: Any) -> None:
+        builder.store(value, _pointer(builder, address, value.type)).align = 8
+
+    def _offset(builder: ir.IRBuilder, address: Any, count: int) -> Any:
+        return builder.add(address, ir.Constant(ir.IntType(64), count))
+
+    def _shuffled(builder: ir.IRBuilder, a: Any, b: Any, order: list[int]) -> Any:
+        indices = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+        return builder.shuffle_vector(a, b, indices)
+
+    def _half(builder: ir.IRBuilder, lanes: Any, right: int) -> Any:
+        return _shuffled(builder, lanes, ir.Constant(_VECTOR, ir.Undefined), list(range(8 * right, 8 * right + 8)))
+
+    def _splat(builder: ir.IRBuilder, words: Any, b: int) -> Any:
+        """Word b of a table in every word of the lanes."""
+        word = builder.load(_pointer(builder, _offset(builder, words, 8 * b), ir.IntType(64)))
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        single = builder.insert_element(undefined, word, ir.Constant(ir.IntType(32), 0))
+        return _shuffled(builder, single, undefined, [0] * 16)
+
+    def _ternary_logic(builder: ir.IRBuilder, a: Any, b: Any, c: Any, table: int) -> Any:
+        """An AVX-512 instruction for any function of three bits; LLVM does not find it for a sum with its carry."""
+        function_type = ir.FunctionType(_REGISTER, [_REGISTER, _REGISTER, _REGISTER, ir.IntType(32)])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.avx512.pternlog.q.512")
+        halves = [
+            builder.call(function, [*(_half(builder, x, right) for x in (a, b, c)), ir.Constant(ir.IntType(32), table)])
+            for right in (0, 1)
+        ]
+        return _shuffled(builder, *halves, list(range(16)))
+
+    def _sum(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+        if _HAS_TERNARY_LOGIC:
+            return _ternary_logic(builder, a, b, c, 0x96)
+        return builder.xor(builder.xor(a, b), c)
+
+    def _majority(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+        if _HAS_TERNARY_LOGIC:
+            return _ternary_logic(builder, a, b, c, 0xE8)
+        return builder.or_(builder.and_(a, b), builder.and_(builder.xor(a, b), c))
+
     @intrinsic
     def address(typingctx: Any, array: Any) -> Any:
         """Where an array's data begins: kernels that take arrays count references at every call, numbers are free."""
@@ -135,28 +258,77 @@ else:
     @intrinsic
     def zeros(typingctx: Any) -> Any:
         """No lane set."""
-        return _LANES(), lambda context, builder, signature, args: ir.Constant(_VECTOR, [0] * 8)
+        return _LANES(), lambda context, builder, signature, args: ir.Constant(_VECTOR, [0] * 16)
+
+    @intrinsic
+    def right_half(typingctx: Any) -> Any:
+        """The right half of the lanes."""
+        return _LANES(), lambda context, builder, signature, args: ir.Constant(_VECTOR, [0] * 8 + [-1] * 8)
+
+    @intrinsic
+    def copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+        """Copy bytes from one address to another."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            target, source = (_pointer(builder, place, ir.IntType(8)) for place in args[:2])
+            cgutils.raw_memcpy(builder, target, source, args[2], 1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), codegen
 
     @intrinsic
     def load(typingctx: Any, address: Any) -> Any:
         """The plane at an address."""
-
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            value = builder.load(_pointer(builder, args[0], _VECTOR))
-            value.align = 8
-            return value
-
-        return _LANES(types.int64), codegen
+        return _LANES(types.int64), lambda context, builder, signature, args: _load(builder, args[0], _VECTOR)
 
     @intrinsic
     def store(typingctx: Any, address: Any, lanes: Any) -> Any:
         """Write a plane to an address."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            builder.store(args[1], _pointer(builder, args[0], _VECTOR)).align = 8
+            _store(builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, _LANES), codegen
+
+    @intrinsic
+    def load_left(typingctx: Any, address: Any) -> Any:
+        """The plane of one digit at an address, in the left half."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            half = _load(builder, args[0], _REGISTER)
+            return _shuffled(builder, half, ir.Constant(_REGISTER, [0] * 8), list(range(16)))
+
+        return _LANES(types.int64), codegen
+
+    @intrinsic
+    def store_left(typingctx: Any, address: Any, lanes: Any) -> Any:
+        """Write the left half, a plane of one digit, to an address."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            _store(builder, args[0], _half(builder, args[1], 0))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, _LANES), codegen
+
+    @intrinsic
+    def load_word(typingctx: Any, table: Any, k: Any) -> Any:
+        """Entry k of a table of int64."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return builder.load(builder.gep(_pointer(builder, args[0], ir.IntType(64)), [args[1]]))
+
+        return types.int64(types.int64, types.int64), codegen
+
+    @intrinsic
+    def store_word(typingctx: Any, table: Any, k: Any, value: Any) -> Any:
+        """Write entry k of a table of int64."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            builder.store(args[2], builder.gep(_pointer(builder, args[0], ir.IntType(64)), [args[1]]))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), codegen
 
     @intrinsic
     def load_member(typingctx: Any, inputs: Any, members: Any, k: Any) -> Any:
@@ -165,32 +337,16 @@ else:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             inputs, members, k = args
             distance = builder.load(builder.gep(_pointer(builder, members, ir.IntType(32)), [k]))
-            address = builder.add(inputs, builder.zext(distance, ir.IntType(64)))
-            value = builder.load(_pointer(builder, address, _VECTOR))
-            value.align = 8
-            return value
+            return _load(builder, builder.add(inputs, builder.zext(distance, ir.IntType(64))), _VECTOR)
 
         return _LANES(types.int64, types.int64, types.int64), codegen
-
-    def _ternary_logic(builder: ir.IRBuilder, a: Any, b: Any, c: Any, table: int) -> Any:
-        """One AVX-512 instruction for any function of three bits; LLVM does not find it for a sum with its carry."""
-        function_type = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR, ir.IntType(32)])
-        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.avx512.pternlog.q.512")
-        return builder.call(function, [a, b, c, ir.Constant(ir.IntType(32), table)])
 
     @intrinsic
     def full_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         """Sum and carry of three bits a lane."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, b, c = args
-            if _HAS_TERNARY_LOGIC:
-                pair = [_ternary_logic(builder, a, b, c, 0x96), _ternary_logic(builder, a, b, c, 0xE8)]
-            else:
-                differ = builder.xor(a, b)
-                carry = builder.or_(builder.and_(a, b), builder.and_(differ, c))
-                pair = [builder.xor(differ, c), carry]
-            return context.make_tuple(builder, signature.return_type, pair)
+            return context.make_tuple(builder, signature.return_type, [_sum(builder, *args), _majority(builder, *args)])
 
         return types.UniTuple(_LANES, 2)(_LANES, _LANES, _LANES), codegen
 
@@ -205,14 +361,14 @@ else:
         return types.UniTuple(_LANES, 2)(_LANES, _LANES), codegen
 
     @intrinsic
-    def either(typingctx: Any, a: Any, b: Any) -> Any:
-        """Lanes set in either."""
-        return _LANES(_LANES, _LANES), lambda context, builder, signature, args: builder.or_(args[0], args[1])
-
-    @intrinsic
     def both(typingctx: Any, a: Any, b: Any) -> Any:
         """Lanes set in both."""
         return _LANES(_LANES, _LANES), lambda context, builder, signature, args: builder.and_(args[0], args[1])
+
+    @intrinsic
+    def different(typingctx: Any, a: Any, b: Any) -> Any:
+        """Lanes set in one of two only."""
+        return _LANES(_LANES, _LANES), lambda context, builder, signature, args: builder.xor(args[0], args[1])
 
     @intrinsic
     def inverted(typingctx: Any, a: Any) -> Any:
@@ -220,11 +376,86 @@ else:
         return _LANES(_LANES), lambda context, builder, signature, args: builder.not_(args[0])
 
     @intrinsic
+    def right_to_left(typingctx: Any, a: Any) -> Any:
+        """The right half in the left one, and none in the right one."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return _shuffled(builder, args[0], ir.Constant(_VECTOR, [0] * 16), list(range(8, 24)))
+
+        return _LANES(_LANES), codegen
+
+    @intrinsic
+    def increased(typingctx: Any, number: Any, carry: Any) -> Any:
+        """A number plus one bit; what goes beyond its planes is lost."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            carry, planes = args[1], []
+            for plane in cgutils.unpack_tuple(builder, args[0]):
+                planes.append(builder.xor(plane, carry))
+                carry = builder.and_(plane, carry)
+            return context.make_tuple(builder, signature.return_type, planes)
+
+        return number(number, _LANES), codegen
+
+    @intrinsic
+    def add_number(typingctx: Any, target: Any, number: Any) -> Any:
+        """Add a number to the planes at an address; returns the carry."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            carry = ir.Constant(_VECTOR, [0] * 16)
+            for b, plane in enumerate(cgutils.unpack_tuple(builder, args[1])):
+                place = _offset(builder, args[0], b * PLANE)
+                old = _load(builder, place, _VECTOR)
+                _store(builder, place, _sum(builder, old, plane, carry))
+                carry = _majority(builder, old, plane, carry)
+            return carry
+
+        return _LANES(types.int64, number), codegen
+
+    @intrinsic
+    def above(typingctx: Any, number: Any, words: Any) -> Any:
+        """Lanes where a number is above a limit, of which word b at an address holds 64 times the inverse of bit b."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            greater = ir.Constant(_VECTOR, [0] * 16)
+            for b, plane in enumerate(cgutils.unpack_tuple(builder, args[0])):
+                greater = _majority(builder, plane, _splat(builder, args[1], b), greater)
+            return greater
+
+        return _LANES(number, types.int64), codegen
+
+    @intrinsic
+    def ones_beyond(typingctx: Any, number: Any, words: Any) -> Any:
+        """Lanes where a number has a one in a plane b for which word b at an address is all ones, not zero."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            over = ir.Constant(_VECTOR, [0] * 16)
+            for b, plane in enumerate(cgutils.unpack_tuple(builder, args[0])):
+                over = builder.or_(over, builder.and_(plane, _splat(builder, args[1], b)))
+            return over
+
+        return _LANES(number, types.int64), codegen
+
+    @intrinsic
+    def clipped(typingctx: Any, number: Any, over: Any, words: Any) -> Any:
+        """A number with ones in the lanes of ``over``, and zeros in the planes whose words (see above) are ones."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            planes = [
+                builder.and_(builder.or_(plane, args[1]), builder.not_(_splat(builder, args[2], b)))
+                for b, plane in enumerate(cgutils.unpack_tuple(builder, args[0]))
+            ]
+            return context.make_tuple(builder, signature.return_type, planes)
+
+        return number(number, _LANES, types.int64), codegen
+
+    @intrinsic
     def any_set(typingctx: Any, a: Any) -> Any:
         """Whether a lane is set."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            words = builder.icmp_unsigned("!=", args[0], ir.Constant(_VECTOR, [0] * 8))
+            either = builder.or_(_half(builder, args[0], 0), _half(builder, args[0], 1))
+            words = builder.icmp_unsigned("!=", either, ir.Constant(_REGISTER, [0] * 8))
             return builder.icmp_unsigned("!=", builder.bitcast(words, ir.IntType(8)), ir.Constant(ir.IntType(8), 0))
 
         return types.boolean(_LANES), codegen
@@ -235,9 +466,9 @@ else:
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             count_type = ir.FunctionType(_VECTOR, [_VECTOR])
-            count = cgutils.get_or_insert_function(builder.module, count_type, "llvm.ctpop.v8i64")
+            count = cgutils.get_or_insert_function(builder.module, count_type, "llvm.ctpop.v16i64")
             sum_type = ir.FunctionType(ir.IntType(64), [_VECTOR])
-            add = cgutils.get_or_insert_function(builder.module, sum_type, "llvm.vector.reduce.add.v8i64")
+            add = cgutils.get_or_insert_function(builder.module, sum_type, "llvm.vector.reduce.add.v16i64")
             return builder.call(add, [builder.call(count, args)])
 
         return types.int64(_LANES), codegen
@@ -263,7 +494,7 @@ else:
 
     @intrinsic
     def unpack64(typingctx: Any, planes: Any, word: Any, first: Any, last: Any, negative: Any, values: Any) -> Any:
-        """Add 64 numbers, bits ``first`` to ``last - 1`` (31 at most) of a word of the planes, to int64 values.
+        """Add 64 numbers, bits ``first`` to ``last - 1`` (31 at most) of a word of one digit's planes, to int64 values.
 
         The last bit counts negatively where asked for (two's complement).
         """
@@ -280,7 +511,7 @@ else:
 
             total = cgutils.alloca_once(builder, narrow)
             builder.store(ir.Constant(narrow, [0] * 64), total)
-            data = context.make_array(signature.args[0])(context, builder, planes).data
+            data = _pointer(builder, planes, i64)
             top = builder.sub(last, ir.Constant(i64, 1))
             with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, 1)) as (row, _):
                 index = builder.add(builder.mul(row, ir.Constant(i64, 8)), word)
@@ -298,5 +529,5 @@ else:
             builder.store(builder.add(old, shifted), target).align = 8
             return context.get_dummy_value()
 
-        signature = types.void(planes, types.intp, types.intp, types.intp, types.boolean, values)
+        signature = types.void(types.int64, types.intp, types.intp, types.intp, types.boolean, values)
         return signature, codegen
