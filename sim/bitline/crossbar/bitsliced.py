@@ -76,16 +76,32 @@ def _add_four(number, inputs, members, k):
 
 
 @njit(cache=True, forceinline=True)
-def _add_eight(number, inputs, members, k):
-    """Add eight members of a list to a number."""
-    c0, a = full_add(number[0], load_member(inputs, members, k), load_member(inputs, members, k + 1))
+def _count_eight(c0, c1, c2, inputs, members, k):
+    """Add eight members of a list to three planes; returns these and the carry."""
+    c0, a = full_add(c0, load_member(inputs, members, k), load_member(inputs, members, k + 1))
     c0, b = full_add(c0, load_member(inputs, members, k + 2), load_member(inputs, members, k + 3))
-    c1, d = full_add(number[1], a, b)
+    c1, d = full_add(c1, a, b)
     c0, a = full_add(c0, load_member(inputs, members, k + 4), load_member(inputs, members, k + 5))
     c0, b = full_add(c0, load_member(inputs, members, k + 6), load_member(inputs, members, k + 7))
     c1, e = full_add(c1, a, b)
-    c2, carry = full_add(number[2], d, e)
+    c2, carry = full_add(c2, d, e)
+    return c0, c1, c2, carry
+
+
+@njit(cache=True, forceinline=True)
+def _add_eight(number, inputs, members, k):
+    """Add eight members of a list to a number."""
+    c0, c1, c2, carry = _count_eight(number[0], number[1], number[2], inputs, members, k)
     return (c0, c1, c2) + increased(number[3:], carry)  # noqa: RUF005
+
+
+@njit(cache=True, forceinline=True)
+def _add_sixteen(number, inputs, members, k):
+    """Add sixteen members of a list to a number."""
+    c0, c1, c2, a = _count_eight(number[0], number[1], number[2], inputs, members, k)
+    c0, c1, c2, b = _count_eight(c0, c1, c2, inputs, members, k + 8)
+    c3, carry = full_add(number[3], a, b)
+    return (c0, c1, c2, c3) + increased(number[4:], carry)  # noqa: RUF005
 
 
 @njit(cache=True)
@@ -125,7 +141,10 @@ def _convert_column(number, inputs, members, starts, lists, most, known, clips, 
     for q in range(1, lists + 1):
         number = (zeros(),) + number[:-1]  # noqa: RUF005
         last = load_word(starts, q)
-        while k + 8 <= last:
+        while k + 16 <= last:
+            number = _add_sixteen(number, inputs, members, k)
+            k += 16
+        if k + 8 <= last:
             number = _add_eight(number, inputs, members, k)
             k += 8
         if k < last:
@@ -332,12 +351,14 @@ def _convert_block(
                 else:
                     _add_difference(parts_at, parts_at + room, bits, negative, target, left)
     for n in range(outputs):
-        values[:] = 0
-        for low in range(0, total_bits, 31):
-            high = min(low + 31, total_bits)
-            for word in range(8):
-                unpack64(totals_at + n * total_bits * HALF, word, low, high, high == total_bits, values)
-        y[n, first:last] = values[: last - first]
+        number_at = totals_at + n * total_bits * HALF
+        for word in range(8):
+            done = first + 64 * word
+            if done + 64 <= last:
+                unpack64(number_at + 8 * word, total_bits, address(y) + (n * y.shape[1] + done) * 8)
+            elif done < last:
+                unpack64(number_at + 8 * word, total_bits, address(values))
+                y[n, done:last] = values[: last - done]
     return saturations
 
 
@@ -391,7 +412,7 @@ def convert_bitsliced(
         known[0] = 0
         runs = np.zeros((VECTORS, 3), np.int64)
         codes = np.zeros(VECTORS, x.dtype)
-        values = np.zeros(VECTORS, np.int64)
+        values = np.zeros(64, np.int64)
         for block in range(worker, (y.shape[1] + VECTORS - 1) // VECTORS, workers):
             saturations[worker] += _convert_block(
                 x,

@@ -67,6 +67,9 @@ HALF = VECTORS // 8
 PLANE = DIGITS * HALF
 """Bytes of a plane."""
 
+_EASY_BITS = 31
+"""Bits of a number that int32 holds, whatever the sign."""
+
 _LEFT = (1 << VECTORS) - 1
 _ALL = (1 << (DIGITS * VECTORS)) - 1
 
@@ -166,13 +169,13 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
         bits = (codes[first : first + 64].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)
         return np.uint64(int((bits << np.arange(64, dtype=np.uint64)).sum(dtype=np.uint64)))
 
-    def unpack64(planes: int, word: int, first: int, last: int, negative: bool, values: Any) -> None:
+    def unpack64(planes: int, bits: int, target: int) -> None:
         total = np.zeros(64, np.int64)
-        for row in range(first, last):
-            weight = -(1 << (row - first)) if negative and row == last - 1 else 1 << (row - first)
-            bits = np.uint64(ctypes.c_uint64.from_address(int(planes) + row * HALF + 8 * word).value)
-            total += ((bits >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.int64) * weight
-        values[64 * word : 64 * word + 64] += total << first
+        for b in range(bits):
+            word = np.uint64(ctypes.c_uint64.from_address(int(planes) + b * HALF).value)
+            ones = ((word >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.int64)
+            total += (ones << b) * (-1 if b == bits - 1 else 1)
+        ctypes.memmove(int(target), total.tobytes(), total.nbytes)
 
 else:
     # <8 x i64> is one register with AVX-512 and is split by LLVM elsewhere
@@ -493,41 +496,39 @@ else:
         return types.uint64(codes, types.intp, types.int64), codegen
 
     @intrinsic
-    def unpack64(typingctx: Any, planes: Any, word: Any, first: Any, last: Any, negative: Any, values: Any) -> Any:
-        """Add 64 numbers, bits ``first`` to ``last - 1`` (31 at most) of a word of one digit's planes, to int64 values.
-
-        The last bit counts negatively where asked for (two's complement).
-        """
+    def unpack64(typingctx: Any, planes: Any, bits: Any, target: Any) -> Any:
+        """Write 64 two's complement numbers as int64 to an address: of each plane of one digit a word."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            planes, word, first, last, negative, values = args
+            planes, bits, target = args
             i32, i64 = ir.IntType(32), ir.IntType(64)
             narrow, wide = ir.VectorType(i32, 64), ir.VectorType(i64, 64)
+            words = ir.Constant(i64, HALF // 8)
 
-            def splat(value: Any, vector: Any) -> Any:
-                undefined = ir.Constant(vector, ir.Undefined)
-                single = builder.insert_element(undefined, value, ir.Constant(i32, 0))
-                return builder.shuffle_vector(single, undefined, ir.Constant(narrow, [0] * 64))
+            def splat(value: Any) -> Any:
+                vector = ir.VectorType(value.type, 64)
+                single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(i32, 0))
+                return _shuffled(builder, single, ir.Constant(vector, ir.Undefined), [0] * 64)
 
-            total = cgutils.alloca_once(builder, narrow)
-            builder.store(ir.Constant(narrow, [0] * 64), total)
-            data = _pointer(builder, planes, i64)
-            top = builder.sub(last, ir.Constant(i64, 1))
-            with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, 1)) as (row, _):
-                index = builder.add(builder.mul(row, ir.Constant(i64, 8)), word)
-                bits = builder.bitcast(builder.load(builder.gep(data, [index])), ir.VectorType(ir.IntType(1), 64))
-                weight = builder.shl(ir.Constant(i32, 1), builder.trunc(builder.sub(row, first), i32))
-                is_negative = builder.and_(negative, builder.icmp_signed("==", row, top))
-                weight = builder.select(is_negative, builder.neg(weight), weight)
-                addend = builder.select(bits, splat(weight, narrow), ir.Constant(narrow, [0] * 64))
-                builder.store(builder.add(builder.load(total), addend), total)
-            target = _element(context, builder, signature.args[5], values, builder.mul(word, ir.Constant(i64, 64)))
-            target = builder.bitcast(target, wide.as_pointer())
-            old = builder.load(target)
-            old.align = 8
-            shifted = builder.shl(builder.sext(builder.load(total), wide), splat(first, wide))
-            builder.store(builder.add(old, shifted), target).align = 8
+            numbers = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * 64))
+            part = cgutils.alloca_once(builder, narrow)
+            step = ir.Constant(i64, _EASY_BITS)
+            # by 32-bit arithmetic, up to its sign bit, and then only widened
+            with cgutils.for_range_slice(builder, ir.Constant(i64, 0), bits, step) as (first, _):
+                end = builder.add(first, step)
+                last = builder.select(builder.icmp_signed("<", end, bits), end, bits)
+                builder.store(ir.Constant(narrow, [0] * 64), part)
+                with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, 1)) as (b, _):
+                    word = builder.load(builder.gep(_pointer(builder, planes, i64), [builder.mul(b, words)]))
+                    is_set = builder.bitcast(word, ir.VectorType(ir.IntType(1), 64))
+                    weight = builder.shl(ir.Constant(i32, 1), builder.trunc(builder.sub(b, first), i32))
+                    is_sign = builder.icmp_signed("==", builder.add(b, ir.Constant(i64, 1)), bits)
+                    weight = splat(builder.select(is_sign, builder.neg(weight), weight))
+                    addend = builder.select(is_set, weight, ir.Constant(narrow, [0] * 64))
+                    builder.store(builder.add(builder.load(part), addend), part)
+                shifted = builder.shl(builder.sext(builder.load(part), wide), splat(first))
+                builder.store(builder.add(builder.load(numbers), shifted), numbers)
+            _store(builder, target, builder.load(numbers))
             return context.get_dummy_value()
 
-        signature = types.void(types.int64, types.intp, types.intp, types.intp, types.boolean, values)
-        return signature, codegen
+        return types.void(types.int64, types.int64, types.int64), codegen
