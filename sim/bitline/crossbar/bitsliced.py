@@ -36,6 +36,7 @@ from bitline.crossbar.lanes import (
     both,
     clipped,
     copy,
+    copy_every,
     count_ones,
     different,
     full_add,
@@ -215,15 +216,20 @@ def _gather(x, runs, offset, step, codes):
         begin, length, place = runs[run, 0], runs[run, 1], runs[run, 2]
         if step == 1:
             copy(codes_at + begin * size, x_at + place * size, length * size)
+        elif step == 2:  # said as a constant, which the compiler makes shuffles of
+            copy_every(2, x_at + place * size, length, codes, begin)
         else:
-            for i in range(length):
-                copy(codes_at + (begin + i) * size, x_at + (place + i * step) * size, size)
+            copy_every(step, x_at + place * size, length, codes, begin)
 
 
 @njit(cache=True)
 def _pack_tile(x, channel, kernel, stride, dilation, runs, used, first_row, last_row, digits, inputs, codes):
-    """Bit planes (digit pairs, rows + 1, 2, 8) of what rows first_row .. last_row - 1 of the matrix meet in a block."""
+    """Bit planes (digit pairs, rows + 1, 2, 8) of what rows first_row .. last_row - 1 of the matrix meet in a block.
+
+    Returns which digits have a one somewhere, as bits.
+    """
     area = kernel[0] * kernel[1]
+    seen = np.int64(0)
     for k in range(first_row, last_row):
         if not used[k]:
             continue  # no cell of this row holds anything
@@ -231,8 +237,14 @@ def _pack_tile(x, channel, kernel, stride, dilation, runs, used, first_row, last
         line = (channel + k // area) * x.shape[2] + i * dilation[0]
         _gather(x, runs, line * x.shape[3] + j * dilation[1], stride[1], codes)
         for digit in range(digits):
+            ones = np.uint64(0)
             for word in range(8):
-                inputs[digit // DIGITS, k - first_row, digit % DIGITS, word] = pack64(codes, 64 * word, digit)
+                packed = pack64(codes, 64 * word, digit)
+                inputs[digit // DIGITS, k - first_row, digit % DIGITS, word] = packed
+                ones |= packed
+            if ones != 0:
+                seen |= np.int64(1) << digit
+    return seen
 
 
 @njit(cache=True, forceinline=True)
@@ -306,8 +318,12 @@ def _convert_block(
     for tile in range(starts.shape[0]):
         first_row = tile * rows
         last_row = min(row_count, first_row + rows)
-        _pack_tile(x, channel, kernel, stride, dilation, runs[:count], used, first_row, last_row, digits, inputs, codes)
+        seen = _pack_tile(
+            x, channel, kernel, stride, dilation, runs[:count], used, first_row, last_row, digits, inputs, codes
+        )
         for group in range(inputs.shape[0]):
+            if (seen >> (DIGITS * group)) & ((1 << DIGITS) - 1) == 0:
+                continue  # every column sum of these digits, and so every code, is 0
             pair = inputs_at + group * (rows + 1) * PLANE
             negative = last_digit_negative and group == inputs.shape[0] - 1
             for n in range(outputs):
@@ -362,6 +378,14 @@ def _convert_block(
     return saturations
 
 
+@njit(cache=True)
+def _aligned(words):
+    """Zeros of 64 bits that begin where a vector register's loads cross no line of the cache."""
+    room = np.zeros(words + HALF // 8, np.uint64)
+    first = -address(room) % HALF // 8
+    return room[first : first + words]
+
+
 @njit(parallel=True, cache=True)
 def convert_bitsliced(
     x,
@@ -404,14 +428,14 @@ def convert_bitsliced(
     workers = saturations.shape[0]
     for worker in prange(workers):
         pairs = (digits + DIGITS - 1) // DIGITS
-        inputs = np.zeros((pairs, rows + 1, DIGITS, 8), np.uint64)
+        inputs = _aligned(pairs * (rows + 1) * DIGITS * 8).reshape(pairs, rows + 1, DIGITS, 8)
         room = max(part_bits.max(), cell_bits * (slices - 1) + SUM_PLANES)
-        scratch = np.zeros((SUM_PLANES + 2 * room, DIGITS, 8), np.uint64)
-        totals = np.zeros((y.shape[0] * total_bits, 8), np.uint64)
+        scratch = _aligned((SUM_PLANES + 2 * room) * DIGITS * 8).reshape(-1, DIGITS, 8)
+        totals = _aligned(y.shape[0] * total_bits * 8)
         known = np.full(SUM_PLANES + 1, -1, np.int64)
         known[0] = 0
         runs = np.zeros((VECTORS, 3), np.int64)
-        codes = np.zeros(VECTORS, x.dtype)
+        codes = _aligned(VECTORS * x.itemsize // 8).view(x.dtype)
         values = np.zeros(64, np.int64)
         for block in range(worker, (y.shape[1] + VECTORS - 1) // VECTORS, workers):
             saturations[worker] += _convert_block(

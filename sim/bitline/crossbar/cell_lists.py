@@ -17,7 +17,7 @@ from bitline.layers import Window
 __all__ = ["BitslicedCells", "list_members"]
 
 
-def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """List the rows whose cell has a bit set, for every row tile, column and plane, the highest plane first.
 
     Parameters
@@ -29,8 +29,8 @@ def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDA
 
     Returns
     -------
-    members : ndarray [int32]
-        Rows within their tile, as distances in bytes between planes (row r is ``128 r``). Lists of up to four are
+    members : ndarray [uint16]
+        Rows within their tile, as distances in words between planes (row r is ``16 r``). Lists of up to four are
         filled up to four, longer ones to a multiple of eight, with row ``rows``, whose inputs are zero.
     starts : ndarray [shape=(T, C * planes + 1), int64]
         Where each list begins, in this order, and the last of a tile ends.
@@ -48,13 +48,13 @@ def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDA
         padded = np.where(counts > 4, (counts + 7) // 8 * 8, np.where(counts > 0, 4, 0))
         ends = np.cumsum(padded)
         starts[tile, 1:] = ends
-        members = np.full(int(ends[-1]) if columns else 0, rows, np.int32)
+        members = np.full(int(ends[-1]) if columns else 0, rows * (PLANE // 8), np.uint16)
         rank = np.arange(which.size) - (np.cumsum(counts) - counts)[which]
-        members[(ends - padded)[which] + rank] = row
+        members[(ends - padded)[which] + rank] = row * (PLANE // 8)
         starts[tile] += total
         total += members.size
         parts.append(members)
-    return PLANE * np.concatenate(parts or [np.zeros(0, np.int32)]), starts
+    return np.concatenate(parts or [np.zeros(0, np.uint16)]), starts
 
 
 class BitslicedCells:

@@ -34,6 +34,7 @@ __all__ = [
     "both",
     "clipped",
     "copy",
+    "copy_every",
     "count_ones",
     "different",
     "full_add",
@@ -88,6 +89,11 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     def copy(target: int, source: int, count: int) -> None:
         ctypes.memmove(int(target), int(source), int(count))
 
+    def copy_every(step: int, source: int, count: int, codes: Any, first: int) -> None:
+        size = codes.itemsize
+        bytes_read = ctypes.string_at(int(source), int(((count - 1) * step + 1) * size))
+        codes[first : first + count] = np.frombuffer(bytes_read, codes.dtype)[::step]
+
     def load(address: int) -> int:
         return int.from_bytes(ctypes.string_at(int(address), PLANE), "little")
 
@@ -107,7 +113,7 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
         ctypes.c_int64.from_address(int(table + 8 * k)).value = int(value)
 
     def load_member(inputs: int, members: int, k: int) -> int:
-        return load(inputs + ctypes.c_int32.from_address(int(members + 4 * k)).value)
+        return load(inputs + 8 * ctypes.c_uint16.from_address(int(members + 2 * k)).value)
 
     def full_add(a: int, b: int, c: int) -> tuple[int, int]:
         return a ^ b ^ c, (a & b) | (c & (a ^ b))
@@ -280,6 +286,21 @@ else:
         return types.void(types.int64, types.int64, types.int64), codegen
 
     @intrinsic
+    def copy_every(typingctx: Any, step: Any, source: Any, count: Any, codes: Any, first: Any) -> Any:
+        """Copy every ``step``-th element from an address to a contiguous array, from its element ``first`` on."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            step, source, count, codes, first = args
+            target = _element(context, builder, signature.args[3], codes, first)
+            source = _pointer(builder, source, target.type.pointee)
+            with cgutils.for_range(builder, count, intp=ir.IntType(64)) as loop:
+                element = builder.load(builder.gep(source, [builder.mul(loop.index, step)]))
+                builder.store(element, builder.gep(target, [loop.index]))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, codes, types.int64), codegen
+
+    @intrinsic
     def load(typingctx: Any, address: Any) -> Any:
         """The plane at an address."""
         return _LANES(types.int64), lambda context, builder, signature, args: _load(builder, args[0], _VECTOR)
@@ -335,12 +356,15 @@ else:
 
     @intrinsic
     def load_member(typingctx: Any, inputs: Any, members: Any, k: Any) -> Any:
-        """The plane of inputs that member k of a list names by its distance in bytes."""
+        """The plane of inputs that member k of a list names by its distance in words."""
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             inputs, members, k = args
-            distance = builder.load(builder.gep(_pointer(builder, members, ir.IntType(32)), [k]))
-            return _load(builder, builder.add(inputs, builder.zext(distance, ir.IntType(64))), _VECTOR)
+            words = builder.zext(
+                builder.load(builder.gep(_pointer(builder, members, ir.IntType(16)), [k])), ir.IntType(64)
+            )
+            distance = builder.mul(words, ir.Constant(ir.IntType(64), 8))
+            return _load(builder, builder.add(inputs, distance), _VECTOR)
 
         return _LANES(types.int64, types.int64, types.int64), codegen
 
