@@ -1,22 +1,24 @@
-"""Numba kernels that convert 512 input vectors at once, their column sums held bit-sliced.
+"""Numba kernels that convert 512 input vectors and two digits at once, their column sums held bit-sliced.
 
-A column sum is a count of ones, so 512 of them (one a vector) are kept as bit planes of 512 bits, one bit of a plane a
-vector, and a cell that is not zero costs one full adder (a few vector instructions) for all 512. A zero cell, a zero
-column and a zero slice cost nothing, which is what pruning gives. The ADC is cheap too: a sum is over ``2^N - 1`` where
-any plane from N upwards has a one, so the clipped code is ``plane | OR of the high planes`` and the saturations are the
-ones of that OR.
+A column sum is a count of ones, so those of 512 vectors for each of two input digits are kept as bit planes of twice
+512 bits, one bit of a plane a vector and digit, and a cell that is not zero costs one full adder (a few vector
+instructions) for all of them. A zero cell, a zero slice and a digit that no input of the block has cost nothing. The
+ADC is cheap too: a sum is over ``2^N - 1`` where any plane from N upwards has a one, so the clipped code is ``plane |
+OR of the high planes`` and the saturations are the ones of that OR.
 
-Vocabulary of the arrays (all widths explicit, all arrays the caller's):
+Vocabulary:
 
-``planes`` (..., 8) uint64
-    Bit-sliced numbers: row b holds bit b of 512 numbers.
-``cells``
-    For every row tile, cell plane and column the rows whose bit is one, concatenated: ``members[starts[t, q, c] :
-    starts[t, q, c + 1]]``, padded with a row that is always zero (``list_members`` says how).
-C = P * S * N physical columns
-    As in ``kernels``: sign outermost, then weight slice, then output.
+planes, number
+    Bit-sliced numbers: plane b holds bit b of 1024 numbers, those of the even digit in its left half, of the odd one in
+    its right half (``lanes``). A *number* is a tuple of planes and stays in registers.
+member
+    A row whose cell has a one: ``list_members`` lists them by row tile, output, sign, slice and bit of the cell.
+part
+    The shifted sum of the codes of one sign of an output, over the slices.
+total
+    An output's result so far, of 512 vectors, in two's complement: parts subtracted, digits and tiles added.
 
-One thread owns a block of 512 vectors, so no result depends on the thread count.
+One worker owns a block of 512 vectors, so no result depends on the thread count.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ LEAST_BITSLICED = 128
 """Input vectors from which on 512 at once, some of them idle, are faster than one after the other."""
 
 _MOST_LISTED = 1 << 23
-"""Weights of a matrix whose cells are listed: 14 bytes a dense 8-bit weight, seven times the packed planes."""
+"""Weights of a matrix whose cells are listed: 9 bytes a dense 8-bit weight, over four times the packed planes."""
 
-_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM = 0.6 / 512, 25 / 512
+_NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM = 0.55 / 512, 13 / 512
 """Of the bit-sliced kernel: a one of a cell added, and all else a column that is not empty costs (docs/performance.md:
 (1024, 1152) x (1152, 256), dense and at CP rate 16)."""
 _NANOSECONDS_PER_CONVERSION = 0.25

@@ -139,7 +139,7 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     def count_ones(a: int) -> int:
         return a.bit_count()
 
-    def _splat(words: int, b: int) -> int:
+    def _every_lane(words: int, b: int) -> int:
         return _ALL if ctypes.c_uint64.from_address(int(words) + 8 * b).value else 0
 
     def increased(number: tuple[int, ...], carry: int) -> tuple[int, ...]:
@@ -159,17 +159,17 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     def above(number: tuple[int, ...], words: int) -> int:
         greater = 0
         for b, plane in enumerate(number):
-            _, greater = full_add(plane, _splat(words, b), greater)
+            _, greater = full_add(plane, _every_lane(words, b), greater)
         return greater
 
     def ones_beyond(number: tuple[int, ...], words: int) -> int:
         over = 0
         for b, plane in enumerate(number):
-            over |= plane & _splat(words, b)
+            over |= plane & _every_lane(words, b)
         return over
 
     def clipped(number: tuple[int, ...], over: int, words: int) -> tuple[int, ...]:
-        return tuple((plane | over) & inverted(_splat(words, b)) for b, plane in enumerate(number))
+        return tuple((plane | over) & inverted(_every_lane(words, b)) for b, plane in enumerate(number))
 
     def pack64(codes: Any, first: int, bit: Any) -> np.uint64:
         bits = (codes[first : first + 64].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)
@@ -242,7 +242,7 @@ else:
             builder.call(function, [*(_half(builder, x, right) for x in (a, b, c)), ir.Constant(ir.IntType(32), table)])
             for right in (0, 1)
         ]
-        return _shuffled(builder, *halves, list(range(16)))
+        return _shuffled(builder, halves[0], halves[1], list(range(16)))
 
     def _sum(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
         if _HAS_TERNARY_LOGIC:
