@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numba
@@ -112,9 +113,12 @@ def test_wide_numbers() -> None:
 def test_members_by_hand() -> None:
     """Column 0 has levels 1, 0, 2 and column 1 levels 3, 3, 3, in tiles of two rows; row 2 is the one of zeros."""
     members, starts = list_members(np.array([[1, 3], [0, 3], [2, 3]], np.uint8), 2, 2)
-    lists = [[[members[s[c] : s[c + 1]].tolist() for c in range(2)] for s in tile] for tile in starts]
-    assert lists[0] == [[[0, 128, 128], [0, 64, 128]], [[], [0, 64, 128]]]
-    assert lists[1] == [[[], [0, 128, 128]], [[0, 128, 128], [0, 128, 128]]]
+    lists = [[members[a:b].tolist() for a, b in itertools.pairwise(tile)] for tile in starts]
+    zero = 32
+    assert lists[0] == [[], [0, zero, zero, zero], [0, 16, zero, zero], [0, 16, zero, zero]]
+    assert lists[1] == [[0, zero, zero, zero], [], [0, zero, zero, zero], [0, zero, zero, zero]]
+    lengths = np.diff(list_members(np.tri(20, dtype=np.uint8), 20, 1)[1][0])
+    assert lengths.tolist() == [24] * 4 + [16] * 8 + [8] * 4 + [4] * 4
 
 
 def test_which_designs() -> None:

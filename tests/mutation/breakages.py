@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
 ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
-SEARCH = "test_sar.py"
+BITSLICED, LISTS = "bitsliced.py", "cell_lists.py"
+SEARCH, SLICED = "test_sar.py", "test_bitsliced.py"
 BYTE_PRODUCTS, BYTES = "byte_products.py", "test_byte_products.py"
 MATMUL, PROOF, CHECKER = "test_matmul.py", "test_certificate.py", "test_check.py"
 EXCESS, EXCESS_CELLS, SATURATION = "excess.py", "excess_cells.py", "test_excess.py"
@@ -140,6 +141,55 @@ BREAKAGES = [
         "counts[value % (top + 1)] += 1",
         (MATMUL,),
     ),
+    # 512 vectors and two digits at once
+    Breakage("bit-sliced: idle lanes keep what they held", BITSLICED, "codes[last - first :] = 0", "pass", (SLICED,)),
+    Breakage(
+        "bit-sliced: narrow sums compared with a wider largest one",
+        BITSLICED,
+        "if most > load_word(known, 0) and any_set",
+        "if any_set",
+        (SLICED,),
+    ),
+    Breakage(
+        "bit-sliced: a digit left out with an idle neighbour",
+        BITSLICED,
+        "((1 << DIGITS) - 1) == 0",
+        "1 == 0",
+        (SLICED,),
+    ),
+    Breakage(
+        "bit-sliced: a sign bit alone in its pair added",
+        BITSLICED,
+        "if negative and digits % DIGITS == 1:",
+        "if False:",
+        (SLICED,),
+    ),
+    Breakage(
+        "bit-sliced: sign bit's digit added",
+        BITSLICED,
+        "right_to_left(right_half()) if negative",
+        "zeros() if negative",
+        (SLICED,),
+    ),
+    Breakage(
+        "bit-sliced: parts keep what they held", BITSLICED, "for b in range(held, end):", "for b in ():", (SLICED,)
+    ),
+    Breakage(
+        "bit-sliced: a carry beyond a column's planes lost",
+        BITSLICED,
+        "for b in range(len(number), end):",
+        "for b in ():",
+        (SLICED,),
+    ),
+    Breakage("bit-sliced: the last eight of a list dropped", BITSLICED, "if k + 8 <= last:", "if False:", (SLICED,)),
+    Breakage(
+        "bit-sliced: top code counts as saturation",
+        LISTS,
+        "np.arange(SUM_PLANES) < ",
+        "1 + np.arange(SUM_PLANES) < ",
+        (SLICED,),
+    ),
+    Breakage("bit-sliced: steps of two taken for three", BITSLICED, "elif step == 2:", "elif step >= 2:", (SLICED,)),
     # engines
     Breakage(
         "last short tile dropped",

@@ -1,22 +1,24 @@
-"""Numba kernels that convert 512 input vectors at once, their column sums held bit-sliced.
+"""Numba kernels that convert 512 input vectors and two digits at once, their column sums held bit-sliced.
 
-A column sum is a count of ones, so 512 of them (one a vector) are kept as bit planes of 512 bits, one bit of a plane a
-vector, and a cell that is not zero costs one full adder (a few vector instructions) for all 512. A zero cell, a zero
-column and a zero slice cost nothing, which is what pruning gives. The ADC is cheap too: a sum is over ``2^N - 1`` where
-any plane from N upwards has a one, so the clipped code is ``plane | OR of the high planes`` and the saturations are the
-ones of that OR.
+A column sum is a count of ones, so those of 512 vectors for each of two input digits are kept as bit planes of twice
+512 bits, one bit of a plane a vector and digit, and a cell that is not zero costs one full adder (a few vector
+instructions) for all of them. A zero cell, a zero slice and a digit that no input of the block has cost nothing. The
+ADC is cheap too: a sum is over ``2^N - 1`` where any plane from N upwards has a one, so the clipped code is ``plane |
+OR of the high planes`` and the saturations are the ones of that OR.
 
-Vocabulary of the arrays (all widths explicit, all arrays the caller's):
+Vocabulary:
 
-``planes`` (..., 8) uint64
-    Bit-sliced numbers: row b holds bit b of 512 numbers.
-``cells``
-    For every row tile, cell plane and column the rows whose bit is one, concatenated: ``members[starts[t, q, c] :
-    starts[t, q, c + 1]]``, padded with a row that is always zero (``list_members`` says how).
-C = P * S * N physical columns
-    As in ``kernels``: sign outermost, then weight slice, then output.
+planes, number
+    Bit-sliced numbers: plane b holds bit b of 1024 numbers, those of the even digit in its left half, of the odd one in
+    its right half (``lanes``). A *number* is a tuple of planes and stays in registers.
+member
+    A row whose cell has a one: ``list_members`` lists them by row tile, output, sign, slice and bit of the cell.
+part
+    The shifted sum of the codes of one sign of an output, over the slices.
+total
+    An output's result so far, of 512 vectors, in two's complement: parts subtracted, digits and tiles added.
 
-One thread owns a block of 512 vectors, so no result depends on the thread count.
+One worker owns a block of 512 vectors, so no result depends on the thread count.
 """
 
 from __future__ import annotations
@@ -25,84 +27,84 @@ import numpy as np
 from numba import njit, prange
 
 from bitline.crossbar.lanes import (
+    DIGITS,
+    HALF,
     PLANE,
     VECTORS,
+    above,
+    add_number,
     address,
     any_set,
     both,
+    clipped,
+    copy,
+    copy_every,
     count_ones,
-    either,
+    different,
     full_add,
     half_add,
+    increased,
     inverted,
     load,
+    load_left,
     load_member,
+    load_word,
+    ones_beyond,
     pack64,
+    right_half,
+    right_to_left,
     store,
+    store_left,
+    store_word,
     unpack64,
     zeros,
 )
 
-__all__ = ["COUNT_PLANES", "convert_bitsliced"]
+__all__ = ["COUNT_PLANES", "SUM_PLANES", "convert_bitsliced"]
 
 COUNT_PLANES = 8
 """Planes of a count: a column has at most 255 members in a row tile."""
 
+SUM_PLANES = 12
+"""Planes of a column sum: cells have at most 4 bits."""
 
-@njit(cache=True)
-def _count(inputs, members, first, last, counts):
-    """Count the ones of each lane among the listed rows of the inputs; returns how many planes were written."""
-    if last - first == 3:
-        a, b, c = (
-            load_member(inputs, members, first),
-            load_member(inputs, members, first + 1),
-            load_member(inputs, members, first + 2),
-        )
-        c0, c1 = full_add(a, b, c)
-        store(counts, c0)
-        store(counts + PLANE, c1)
-        return 2
-    zero = zeros()
-    c0, c1, c2, c3, c4, c5, c6, c7 = zero, zero, zero, zero, zero, zero, zero, zero
-    k = first
-    while k + 8 <= last:
-        c0, a = full_add(c0, load_member(inputs, members, k), load_member(inputs, members, k + 1))
-        c0, b = full_add(c0, load_member(inputs, members, k + 2), load_member(inputs, members, k + 3))
-        c1, d = full_add(c1, a, b)
-        c0, a = full_add(c0, load_member(inputs, members, k + 4), load_member(inputs, members, k + 5))
-        c0, b = full_add(c0, load_member(inputs, members, k + 6), load_member(inputs, members, k + 7))
-        c1, e = full_add(c1, a, b)
-        c2, carry = full_add(c2, d, e)
-        c3, carry = half_add(c3, carry)
-        c4, carry = half_add(c4, carry)
-        c5, carry = half_add(c5, carry)
-        if last - first >= 64:
-            c6, carry = half_add(c6, carry)
-            c7, carry = half_add(c7, carry)
-        k += 8
-    if k < last:
-        c0, a = full_add(c0, load_member(inputs, members, k), load_member(inputs, members, k + 1))
-        c0, b = full_add(c0, load_member(inputs, members, k + 2), load_member(inputs, members, k + 3))
-        c1, carry = full_add(c1, a, b)
-        c2, carry = half_add(c2, carry)
-        c3, carry = half_add(c3, carry)
-        c4, carry = half_add(c4, carry)
-        c5, carry = half_add(c5, carry)
-        c6, carry = half_add(c6, carry)
-        c7, carry = half_add(c7, carry)
-    store(counts, c0)
-    store(counts + PLANE, c1)
-    store(counts + 2 * PLANE, c2)
-    if last - first < 8:
-        return 3
-    store(counts + 3 * PLANE, c3)
-    store(counts + 4 * PLANE, c4)
-    store(counts + 5 * PLANE, c5)
-    if last - first < 64:
-        return 6
-    store(counts + 6 * PLANE, c6)
-    store(counts + 7 * PLANE, c7)
-    return 8
+
+@njit(cache=True, forceinline=True)
+def _add_four(number, inputs, members, k):
+    """Add four members of a list to a number."""
+    c0, a = full_add(number[0], load_member(inputs, members, k), load_member(inputs, members, k + 1))
+    c0, b = full_add(c0, load_member(inputs, members, k + 2), load_member(inputs, members, k + 3))
+    c1, carry = full_add(number[1], a, b)
+    return (c0, c1) + increased(number[2:], carry)  # noqa: RUF005
+
+
+@njit(cache=True, forceinline=True)
+def _count_eight(c0, c1, c2, inputs, members, k):
+    """Add eight members of a list to three planes; returns these and the carry."""
+    c0, a = full_add(c0, load_member(inputs, members, k), load_member(inputs, members, k + 1))
+    c0, b = full_add(c0, load_member(inputs, members, k + 2), load_member(inputs, members, k + 3))
+    c1, d = full_add(c1, a, b)
+    c0, a = full_add(c0, load_member(inputs, members, k + 4), load_member(inputs, members, k + 5))
+    c0, b = full_add(c0, load_member(inputs, members, k + 6), load_member(inputs, members, k + 7))
+    c1, e = full_add(c1, a, b)
+    c2, carry = full_add(c2, d, e)
+    return c0, c1, c2, carry
+
+
+@njit(cache=True, forceinline=True)
+def _add_eight(number, inputs, members, k):
+    """Add eight members of a list to a number."""
+    c0, c1, c2, carry = _count_eight(number[0], number[1], number[2], inputs, members, k)
+    return (c0, c1, c2) + increased(number[3:], carry)  # noqa: RUF005
+
+
+@njit(cache=True, forceinline=True)
+def _add_sixteen(number, inputs, members, k):
+    """Add sixteen members of a list to a number."""
+    c0, c1, c2, a = _count_eight(number[0], number[1], number[2], inputs, members, k)
+    c0, c1, c2, b = _count_eight(c0, c1, c2, inputs, members, k + 8)
+    c3, carry = full_add(number[3], a, b)
+    return (c0, c1, c2, c3) + increased(number[4:], carry)  # noqa: RUF005
 
 
 @njit(cache=True)
@@ -113,95 +115,155 @@ def _clear(planes, bits):
 
 
 @njit(cache=True)
-def _add(source, source_bits, target, target_bits):
-    """Add bit-sliced numbers of ``source_bits`` to others of ``target_bits``, which hold the result, in place."""
-    carry = zeros()
-    bits = min(source_bits, target_bits)  # planes of the source beyond the result's width are zero
-    for b in range(bits):
-        total, carry = full_add(load(target + b * PLANE), load(source + b * PLANE), carry)
-        store(target + b * PLANE, total)
-    for b in range(bits, target_bits):
-        total, carry = half_add(load(target + b * PLANE), carry)
-        store(target + b * PLANE, total)
-
-
-@njit(cache=True)
-def _subtract(plus, minus, bits, difference):
-    """Two's complement difference, of one plane more, of two bit-sliced numbers of ``bits`` planes."""
-    carry = inverted(zeros())
-    for b in range(bits):
-        total, carry = full_add(load(plus + b * PLANE), inverted(load(minus + b * PLANE)), carry)
-        store(difference + b * PLANE, total)
-    store(difference + bits * PLANE, inverted(carry))
-
-
-@njit(cache=True)
-def _clip(sums, bits, adc_bits):
-    """Clip numbers of ``bits`` planes to ``2^adc_bits - 1`` in place; returns how many were beyond."""
-    over = zeros()
-    for b in range(adc_bits, bits):
-        over = either(over, load(sums + b * PLANE))
-    if not any_set(over):
-        return 0
-    for b in range(adc_bits):
-        store(sums + b * PLANE, either(load(sums + b * PLANE), over))
-    return count_ones(over)
-
-
-@njit(cache=True)
-def _largest(sums, bits, known):
-    """The largest of numbers of ``bits`` planes and of ``known``, itself below ``2^bits``."""
-    greater = zeros()
-    for b in range(bits):
-        if (known >> b) & 1:
-            greater = both(greater, load(sums + b * PLANE))
-        else:
-            greater = either(greater, load(sums + b * PLANE))
-    if not any_set(greater):
-        return known
+def _keep_largest(number, scratch, known):
+    """Note the largest of a number's lanes, of which one is above all before: itself, and each bit's inverse."""
+    bits = len(number)
+    _clear(scratch, bits)
+    add_number(scratch, number)
+    left = inverted(zeros())
     top = np.int64(0)
     for b in range(bits - 1, -1, -1):
-        left = both(greater, load(sums + b * PLANE))
-        if any_set(left):
-            greater = left
+        ones = both(left, load(scratch + b * PLANE))
+        is_set = any_set(ones)
+        if is_set:
+            left = ones
             top |= np.int64(1) << b
-    return top
+        store_word(known, b + 1, 0 if is_set else -1)
+    store_word(known, 0, top)
 
 
-@njit(cache=True)
-def _gather(x, channel, row_offset, column_offset, stride, height, width, first, last, codes):
-    """Codes that one row of the weight matrix meets at output positions ``first`` to ``last - 1``."""
-    done = first
-    while done < last:
-        column = done % width
-        line = done // width
-        run = min(width - column, last - done)
-        source = x[line // height, channel, (line % height) * stride[0] + row_offset]
-        begin = column * stride[1] + column_offset
-        if stride[1] == 1:
-            for i in range(run):
-                codes[done - first + i] = source[begin + i]
+@njit(cache=True, forceinline=True)
+def _convert_column(number, inputs, members, starts, lists, most, known, clips, beyond, scratch, part, held, end):
+    """Convert one column of one row tile and add its code to a part; returns its saturations.
+
+    number: a zero of as many planes as column sums need; starts: where each of its ``lists`` starts, and the last ends;
+    most: what its sums are at most; known: the largest sum so far, and its bits' inverses; beyond: which planes are
+    beyond the ADC; part: planes that hold something up to ``held``, and will up to ``end``.
+    """
+    k = load_word(starts, 0)
+    for q in range(1, lists + 1):
+        number = (zeros(),) + number[:-1]  # noqa: RUF005
+        last = load_word(starts, q)
+        while k + 16 <= last:
+            number = _add_sixteen(number, inputs, members, k)
+            k += 16
+        if k + 8 <= last:
+            number = _add_eight(number, inputs, members, k)
+            k += 8
+        if k < last:
+            number = _add_four(number, inputs, members, k)
+            k += 4
+    if most > load_word(known, 0) and any_set(above(number, known + 8)):
+        _keep_largest(number, scratch, known)
+    saturations = np.int64(0)
+    if clips:
+        over = ones_beyond(number, beyond)
+        if any_set(over):
+            saturations = count_ones(over)
+            number = clipped(number, over, beyond)
+    for b in range(held, end):
+        store(part + b * PLANE, zeros())
+    carry = add_number(part, number)
+    for b in range(len(number), end):
+        total, carry = half_add(load(part + b * PLANE), carry)
+        store(part + b * PLANE, total)
+    return saturations
+
+
+@njit(cache=True, forceinline=True)
+def _add_difference(plus, minus, bits, negative, total, total_bits):
+    """Add the difference of two parts of ``bits`` planes to the total of both digits.
+
+    The right half, of the higher digit, counts twice, ``negative`` if it is a sign.
+    """
+    flip = right_to_left(right_half()) if negative else zeros()
+    borrow, double_carry, carry = inverted(zeros()), flip, zeros()
+    before = zeros()
+    for b in range(total_bits):
+        if b < bits:
+            difference, borrow = full_add(load(plus + b * PLANE), inverted(load(minus + b * PLANE)), borrow)
         else:
-            for i in range(run):
-                codes[done - first + i] = source[begin + i * stride[1]]
-        done += run
+            difference = inverted(borrow)  # the sign
+        doubled = different(right_to_left(before), flip)
+        both_digits, double_carry = full_add(difference, doubled, double_carry)
+        result, carry = full_add(load_left(total + b * HALF), both_digits, carry)
+        store_left(total + b * HALF, result)
+        before = difference
 
 
 @njit(cache=True)
-def _pack_tile(
-    x, channel, kernel, stride, dilation, row, height, width, first, last, used, first_row, last_row, inputs, codes
-):
-    """Bit planes (digits, rows + 1, 8) of what rows first_row .. last_row - 1 of the matrix meet in a block."""
+def _list_runs(shape, stride, row, height, width, first, last, runs):
+    """Cut output positions first .. last - 1 into runs of one line each; returns how many.
+
+    runs (VECTORS, 3) int64: where each begins in the block, how long it is, and where in the codes its first window is.
+    """
+    count, done = 0, first
+    while done < last:
+        line, column = done // width, done % width
+        image, line = line // height, line % height
+        runs[count, 0] = done - first
+        runs[count, 1] = min(width - column, last - done)
+        runs[count, 2] = (image * shape[1] * shape[2] + (row + line) * stride[0]) * shape[3] + column * stride[1]
+        done += runs[count, 1]
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def _gather(x, runs, offset, step, codes):
+    """Codes that one row of the weight matrix meets in a block; its place in a window is ``offset`` codes further."""
+    size = codes.itemsize
+    codes_at, x_at = address(codes), address(x) + offset * size
+    for run in range(runs.shape[0]):
+        begin, length, place = runs[run, 0], runs[run, 1], runs[run, 2]
+        if step == 1:
+            copy(codes_at + begin * size, x_at + place * size, length * size)
+        elif step == 2:  # said as a constant, which the compiler makes shuffles of
+            copy_every(2, x_at + place * size, length, codes, begin)
+        else:
+            copy_every(step, x_at + place * size, length, codes, begin)
+
+
+@njit(cache=True)
+def _pack_tile(x, channel, kernel, stride, dilation, runs, used, first_row, last_row, digits, inputs, codes):
+    """Bit planes (digit pairs, rows + 1, 2, 8) of what rows first_row .. last_row - 1 of the matrix meet in a block.
+
+    Returns which digits have a one somewhere, as bits.
+    """
     area = kernel[0] * kernel[1]
+    seen = np.int64(0)
     for k in range(first_row, last_row):
         if not used[k]:
             continue  # no cell of this row holds anything
         i, j = (k % area) // kernel[1], k % kernel[1]
-        row_offset, column_offset = row * stride[0] + i * dilation[0], j * dilation[1]
-        _gather(x, channel + k // area, row_offset, column_offset, stride, height, width, first, last, codes)
-        for digit in range(inputs.shape[0]):
+        line = (channel + k // area) * x.shape[2] + i * dilation[0]
+        _gather(x, runs, line * x.shape[3] + j * dilation[1], stride[1], codes)
+        for digit in range(digits):
+            ones = np.uint64(0)
             for word in range(8):
-                inputs[digit, k - first_row, word] = pack64(codes, 64 * word, digit)
+                packed = pack64(codes, 64 * word, digit)
+                inputs[digit // DIGITS, k - first_row, digit % DIGITS, word] = packed
+                ones |= packed
+            if ones != 0:
+                seen |= np.int64(1) << digit
+    return seen
+
+
+@njit(cache=True, forceinline=True)
+def _convert_by_width(planes, pair, members, here, lists, most, known, clip, over, scratch, at, held, end):
+    """``_convert_column`` with as many planes as its sums need, so that they stay in registers."""
+    z = zeros()
+    if planes <= 4:
+        zero4 = (z, z, z, z)
+        return _convert_column(zero4, pair, members, here, lists, most, known, clip, over, scratch, at, held, end)
+    if planes <= 6:
+        zero6 = (z, z, z, z, z, z)
+        return _convert_column(zero6, pair, members, here, lists, most, known, clip, over, scratch, at, held, end)
+    if planes <= 8:
+        zero8 = (z, z, z, z, z, z, z, z)
+        return _convert_column(zero8, pair, members, here, lists, most, known, clip, over, scratch, at, held, end)
+    zero12 = (z, z, z, z, z, z, z, z, z, z, z, z)
+    return _convert_column(zero12, pair, members, here, lists, most, known, clip, over, scratch, at, held, end)
 
 
 @njit(cache=True)
@@ -221,100 +283,109 @@ def _convert_block(
     used,
     members,
     starts,
+    lists,
     s_max,
-    sum_bits,
+    sum_planes,
     part_bits,
-    adc_bits,
+    beyond,
+    clips,
     digits,
     slices,
     cell_bits,
-    signs,
     last_digit_negative,
     total_bits,
     inputs,
     scratch,
+    known,
     totals,
+    runs,
+    codes,
+    values,
     y,
 ):
-    """Convert one block of at most 512 vectors; returns saturations and the largest sum.
+    """Convert one block of at most 512 vectors; returns saturations.
 
-    inputs (digits, rows + 1, 8), scratch and totals (2 * N * total_bits, 8) uint64, all zero, are the caller's, who
-    keeps them alive: Numba would free an array of which only the address is used.
+    inputs (digit pairs, rows + 1, 2, 8) and totals (N * total_bits, 8) uint64 and the rest are the caller's, who keeps
+    them alive: Numba would free an array of which only the address is used.
     """
     outputs = y.shape[0]
-    inputs_at, totals_at, members_at = address(inputs), address(totals), address(members)
-    counts_at = address(scratch)
-    sums_at = counts_at + COUNT_PLANES * PLANE
-    part_at = sums_at + (COUNT_PLANES + cell_bits) * PLANE
-    codes = np.zeros(VECTORS, x.dtype)
-    cell_planes = starts.shape[1]
+    inputs_at, totals_at, members_at, known_at = address(inputs), address(totals), address(members), address(known)
+    scratch_at, starts_at, beyond_at = address(scratch), address(starts), address(beyond)
+    parts_at = scratch_at + SUM_PLANES * PLANE
+    room = (scratch.shape[0] - SUM_PLANES) // 2 * PLANE
     saturations = np.int64(0)
-    largest = np.int64(0)
+    totals[:] = 0
+    codes[last - first :] = 0  # idle lanes count nothing
+    count = _list_runs(x.shape, stride, row, height, width, first, last, runs)
     for tile in range(starts.shape[0]):
         first_row = tile * rows
         last_row = min(row_count, first_row + rows)
-        _pack_tile(
-            x,
-            channel,
-            kernel,
-            stride,
-            dilation,
-            row,
-            height,
-            width,
-            first,
-            last,
-            used,
-            first_row,
-            last_row,
-            inputs,
-            codes,
+        seen = _pack_tile(
+            x, channel, kernel, stride, dilation, runs[:count], used, first_row, last_row, digits, inputs, codes
         )
-        for n in range(outputs):
-            for i in range(digits):
-                digit = inputs_at + i * (rows + 1) * PLANE
-                for p in range(signs):
-                    planes = part_bits[tile, p, n]
-                    if planes == 0:
-                        continue  # no cell of these columns holds anything: sums and codes are 0
-                    _clear(part_at, planes)
+        for group in range(inputs.shape[0]):
+            if (seen >> (DIGITS * group)) & ((1 << DIGITS) - 1) == 0:
+                continue  # every column sum of these digits, and so every code, is 0
+            pair = inputs_at + group * (rows + 1) * PLANE
+            negative = last_digit_negative and group == inputs.shape[0] - 1
+            for n in range(outputs):
+                here = starts_at + 8 * (tile * starts.shape[1] + n * 2 * slices * lists)
+                plus_held, minus_held = np.int64(0), np.int64(0)
+                for p in range(2):
+                    held = np.int64(0)
                     for j in range(slices):
-                        column = (p * slices + j) * outputs + n
-                        bits = sum_bits[tile, column]
-                        if bits == 0:
-                            continue
-                        written = 0
-                        for q in range(cell_planes):
-                            begin, end = starts[tile, q, column], starts[tile, q, column + 1]
-                            if q == 0:
-                                if begin < end:
-                                    written = _count(digit, members_at, begin, end, sums_at)
-                                _clear(sums_at + written * PLANE, bits - written)
-                            elif begin < end:
-                                written = _count(digit, members_at, begin, end, counts_at)
-                                _add(counts_at, written, sums_at + q * PLANE, bits - q)
-                        if s_max[tile, column] > largest:
-                            largest = _largest(sums_at, bits, largest)
-                        if bits > adc_bits[column]:
-                            saturations += _clip(sums_at, bits, adc_bits[column])
-                            bits = adc_bits[column]
-                        shift = cell_bits * j
-                        _add(sums_at, bits, part_at + shift * PLANE, planes - shift)
-                    # what is to be subtracted is kept apart until the end
-                    subtracted = np.int64((p == 1) != (last_digit_negative and i == digits - 1))
-                    target = (2 * n + subtracted) * total_bits + i
-                    _add(part_at, planes, totals_at + target * PLANE, total_bits - i)
-    values = np.zeros(VECTORS, np.int64)
+                        planes = sum_planes[tile, p, j]
+                        if planes > 0:
+                            shift = j * cell_bits
+                            end = max(held, shift + planes, part_bits[tile, p, j])
+                            saturations += _convert_by_width(
+                                planes,
+                                pair,
+                                members_at,
+                                here,
+                                lists,
+                                s_max[tile, p, j],
+                                known_at,
+                                clips[tile, p, j],
+                                beyond_at + 8 * SUM_PLANES * j,
+                                scratch_at,
+                                parts_at + p * room + shift * PLANE,
+                                held - shift,
+                                end - shift,
+                            )
+                            held = end
+                        here += 8 * lists
+                    if p == 0:
+                        plus_held = held
+                    else:
+                        minus_held = held
+                bits = max(plus_held, minus_held)
+                _clear(parts_at + plus_held * PLANE, bits - plus_held)
+                _clear(parts_at + room + minus_held * PLANE, bits - minus_held)
+                target = totals_at + (n * total_bits + DIGITS * group) * HALF
+                left = total_bits - DIGITS * group
+                if negative and digits % DIGITS == 1:
+                    _add_difference(parts_at + room, parts_at, bits, False, target, left)
+                else:
+                    _add_difference(parts_at, parts_at + room, bits, negative, target, left)
     for n in range(outputs):
-        plus = totals_at + 2 * n * total_bits * PLANE
-        _subtract(plus, plus + total_bits * PLANE, total_bits, counts_at)
-        values[:] = 0
-        for low in range(0, total_bits + 1, 31):
-            high = min(low + 31, total_bits + 1)
-            for word in range(8):
-                unpack64(scratch, word, low, high, high == total_bits + 1, values)
-        y[n, first:last] = values[: last - first]
-    return saturations, largest
+        number_at = totals_at + n * total_bits * HALF
+        for word in range(8):
+            done = first + 64 * word
+            if done + 64 <= last:
+                unpack64(number_at + 8 * word, total_bits, address(y) + (n * y.shape[1] + done) * 8)
+            elif done < last:
+                unpack64(number_at + 8 * word, total_bits, address(values))
+                y[n, done:last] = values[: last - done]
+    return saturations
+
+
+@njit(cache=True)
+def _aligned(words):
+    """Zeros of 64 bits that begin where a vector register's loads cross no line of the cache."""
+    room = np.zeros(words + HALF // 8, np.uint64)
+    first = -address(room) % HALF // 8
+    return room[first : first + words]
 
 
 @njit(parallel=True, cache=True)
@@ -332,14 +403,15 @@ def convert_bitsliced(
     used,
     members,
     starts,
+    lists,
     s_max,
-    sum_bits,
+    sum_planes,
     part_bits,
-    adc_bits,
+    beyond,
+    clips,
     digits,
     slices,
     cell_bits,
-    signs,
     last_digit_negative,
     total_bits,
     y,
@@ -350,42 +422,58 @@ def convert_bitsliced(
 
     x (n, channels, h, w) uint8 or uint16 padded codes, of which the matrix reads the channels from ``channel`` on;
     kernel, stride, dilation: pairs of the window; row, height, width: first output row and size of the output;
-    used (K,) bool whether any cell of a row holds something; s_max, sum_bits (T, C) int64 largest sum of each column
-    and its bit length; part_bits (T, P, N) int64 bits of the shifted sum of an output's codes of one sign; adc_bits
-    (C,) int64; y (N, n * height * width) int64; saturations, largest (blocks of 512 vectors,) int64.
+    used (K,) bool whether any cell of a row holds something; s_max, sum_planes (T, P, S) int64 largest sum of the
+    columns of a slice and the planes it takes, part_bits (T, P, S) int64 bits of the shifted sum of the codes of a
+    slice and those before it; beyond (S, SUM_PLANES) int64 -1 for the planes beyond the ADC, clips (T, P, S) bool
+    whether sums reach them; y (N, n * height * width) int64; saturations, largest (workers,) int64.
     """
-    for block in prange(saturations.shape[0]):
-        inputs = np.zeros((digits, rows + 1, 8), np.uint64)
-        scratch = np.zeros((2 * COUNT_PLANES + cell_bits + part_bits.max() + total_bits + 1, 8), np.uint64)
-        totals = np.zeros((2 * y.shape[0] * total_bits, 8), np.uint64)
-        saturations[block], largest[block] = _convert_block(
-            x,
-            channel,
-            kernel,
-            stride,
-            dilation,
-            row,
-            height,
-            width,
-            block * VECTORS,
-            min(y.shape[1], (block + 1) * VECTORS),
-            row_count,
-            rows,
-            used,
-            members,
-            starts,
-            s_max,
-            sum_bits,
-            part_bits,
-            adc_bits,
-            digits,
-            slices,
-            cell_bits,
-            signs,
-            last_digit_negative,
-            total_bits,
-            inputs,
-            scratch,
-            totals,
-            y,
-        )
+    workers = saturations.shape[0]
+    for worker in prange(workers):
+        pairs = (digits + DIGITS - 1) // DIGITS
+        inputs = _aligned(pairs * (rows + 1) * DIGITS * 8).reshape(pairs, rows + 1, DIGITS, 8)
+        room = max(part_bits.max(), cell_bits * (slices - 1) + SUM_PLANES)
+        scratch = _aligned((SUM_PLANES + 2 * room) * DIGITS * 8).reshape(-1, DIGITS, 8)
+        totals = _aligned(y.shape[0] * total_bits * 8)
+        known = np.full(SUM_PLANES + 1, -1, np.int64)
+        known[0] = 0
+        runs = np.zeros((VECTORS, 3), np.int64)
+        codes = _aligned(VECTORS * x.itemsize // 8).view(x.dtype)
+        values = np.zeros(64, np.int64)
+        for block in range(worker, (y.shape[1] + VECTORS - 1) // VECTORS, workers):
+            saturations[worker] += _convert_block(
+                x,
+                channel,
+                kernel,
+                stride,
+                dilation,
+                row,
+                height,
+                width,
+                block * VECTORS,
+                min(y.shape[1], (block + 1) * VECTORS),
+                row_count,
+                rows,
+                used,
+                members,
+                starts,
+                lists,
+                s_max,
+                sum_planes,
+                part_bits,
+                beyond,
+                clips,
+                digits,
+                slices,
+                cell_bits,
+                last_digit_negative,
+                total_bits,
+                inputs,
+                scratch,
+                known,
+                totals,
+                runs,
+                codes,
+                values,
+                y,
+            )
+        largest[worker] = known[0]

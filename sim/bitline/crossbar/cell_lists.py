@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
-from bitline.crossbar.bitsliced import COUNT_PLANES, convert_bitsliced
+from bitline.crossbar.bitsliced import COUNT_PLANES, SUM_PLANES, convert_bitsliced
 from bitline.crossbar.lanes import PLANE, VECTORS
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -16,8 +17,8 @@ from bitline.layers import Window
 __all__ = ["BitslicedCells", "list_members"]
 
 
-def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """List the rows whose cell has a bit set, for every row tile, plane and column.
+def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """List the rows whose cell has a bit set, for every row tile, column and plane, the highest plane first.
 
     Parameters
     ----------
@@ -28,31 +29,32 @@ def list_members(levels: NDArray[np.uint8], rows: int, planes: int) -> tuple[NDA
 
     Returns
     -------
-    members : ndarray [int32]
-        Rows within their tile, as distances in bytes between planes of 512 bits (row r is ``64 r``). Lists of one or
-        two are filled up to three, longer ones to a multiple of four, with row ``rows``, whose inputs are zero.
-    starts : ndarray [shape=(T, planes, C + 1), int64]
-        Where each column's list begins and ends.
+    members : ndarray [uint16]
+        Rows within their tile, as distances in words between planes (row r is ``16 r``). Lists of up to four are
+        filled up to four, longer ones to a multiple of eight, with row ``rows``, whose inputs are zero.
+    starts : ndarray [shape=(T, C * planes + 1), int64]
+        Where each list begins, in this order, and the last of a tile ends.
     """
     row_count, columns = levels.shape
     tiles = -(-row_count // rows)
-    starts = np.zeros((tiles, planes, columns + 1), np.int64)
+    starts = np.zeros((tiles, columns * planes + 1), np.int64)
     parts, total = [], 0
+    highest_first = np.arange(planes - 1, -1, -1, dtype=np.uint8)
     for tile in range(tiles):
         part = levels[tile * rows : (tile + 1) * rows].T
-        for q in range(planes):
-            column, row = np.nonzero((part >> q) & 1)
-            counts = np.bincount(column, minlength=columns)
-            padded = np.where(counts > 3, (counts + 3) // 4 * 4, np.where(counts > 0, 3, 0))
-            ends = np.cumsum(padded)
-            starts[tile, q, 1:] = ends
-            members = np.full(int(ends[-1]) if columns else 0, rows, np.int32)
-            rank = np.arange(column.size) - (np.cumsum(counts) - counts)[column]
-            members[(ends - padded)[column] + rank] = row
-            starts[tile, q] += total
-            total += members.size
-            parts.append(members)
-    return PLANE * np.concatenate(parts or [np.zeros(0, np.int32)]), starts
+        bits = (part[:, None, :] >> highest_first[:, None]) & 1
+        which, row = np.nonzero(bits.reshape(columns * planes, -1))
+        counts = np.bincount(which, minlength=columns * planes)
+        padded = np.where(counts > 4, (counts + 7) // 8 * 8, np.where(counts > 0, 4, 0))
+        ends = np.cumsum(padded)
+        starts[tile, 1:] = ends
+        members = np.full(int(ends[-1]) if columns else 0, rows * (PLANE // 8), np.uint16)
+        rank = np.arange(which.size) - (np.cumsum(counts) - counts)[which]
+        members[(ends - padded)[which] + rank] = row * (PLANE // 8)
+        starts[tile] += total
+        total += members.size
+        parts.append(members)
+    return np.concatenate(parts or [np.zeros(0, np.uint16)]), starts
 
 
 class BitslicedCells:
@@ -75,19 +77,23 @@ class BitslicedCells:
         self.row_count, self.signs, self.slices, self.outputs = row_count, signs, slices, outputs
         # a row past the tile's last is always zero: a matrix of few rows needs no planes for the rest of the tile
         self.rows = min(hw.rows, row_count)
-        flat = levels.reshape(row_count, -1)
-        self.used = flat.any(axis=1)
-        self.members, self.starts = list_members(flat, self.rows, hw.cell_bits)
+        self.used = levels.any(axis=(1, 2, 3))
+        # the order in which the kernel walks: an output, its signs, their slices
+        walked = np.ascontiguousarray(levels.transpose(0, 3, 1, 2)).reshape(row_count, -1)
+        self.members, self.starts = list_members(walked, self.rows, hw.cell_bits)
         tiles = self.starts.shape[0]
-        s_max = np.zeros((tiles, flat.shape[1]), np.int64)
+        sums = np.zeros((tiles, signs, slices, outputs), np.int64)
         for tile in range(tiles):
-            s_max[tile] = flat[tile * self.rows : (tile + 1) * self.rows].sum(axis=0, dtype=np.int64)
-        self.s_max, self.sum_bits = s_max, _bit_lengths(s_max)
-        self.adc_bits = np.tile(np.repeat(np.array(adc_bits, np.int64), outputs), signs)
-        codes = np.minimum(s_max, (np.int64(1) << self.adc_bits) - 1).reshape(tiles, signs, slices, outputs)
-        parts = (codes << (hw.cell_bits * np.arange(slices)).reshape(-1, 1)).sum(axis=2)
-        self.part_bits = _bit_lengths(parts)
-        self.total_bits = max(1, int(parts.sum(axis=(0, 1)).max(initial=0) * ((1 << hw.input_bits) - 1)).bit_length())
+            sums[tile] = levels[tile * self.rows : (tile + 1) * self.rows].sum(axis=0, dtype=np.int64)
+        self.s_max = sums.max(axis=-1, initial=0)
+        self.sum_planes = _bit_lengths(self.s_max)
+        limits = (np.int64(1) << np.array(adc_bits, np.int64)) - 1
+        self.clips = self.s_max > limits
+        self.beyond = np.where(np.arange(SUM_PLANES) < np.array(adc_bits).reshape(-1, 1), 0, np.int64(-1))
+        codes = np.minimum(sums, limits[:, None]) << (hw.cell_bits * np.arange(slices))[:, None]
+        self.part_bits = _bit_lengths(codes.cumsum(axis=2).max(axis=-1, initial=0))
+        largest = int(codes.sum(axis=(0, 2)).max(initial=0)) * ((1 << hw.input_bits) - 1)
+        self.total_bits = largest.bit_length() + 1
 
     @staticmethod
     def supports(hw: Hardware, rows: int) -> bool:
@@ -123,8 +129,8 @@ class BitslicedCells:
         y : ndarray [shape=(N, n * lines * width), int64]
             Overwritten.
         """
-        blocks = -(-y.shape[1] // VECTORS)
-        saturations, largest = np.zeros(blocks, np.int64), np.zeros(blocks, np.int64)
+        workers = min(get_num_threads(), -(-y.shape[1] // VECTORS))
+        saturations, largest = np.zeros(workers, np.int64), np.zeros(workers, np.int64)
         convert_bitsliced(
             x,
             channel,
@@ -139,14 +145,15 @@ class BitslicedCells:
             self.used,
             self.members,
             self.starts,
+            self.hw.cell_bits,
             self.s_max,
-            self.sum_bits,
+            self.sum_planes,
             self.part_bits,
-            self.adc_bits,
+            self.beyond,
+            self.clips,
             self.hw.input_bits,
             self.slices,
             self.hw.cell_bits,
-            self.signs,
             self.signed_inputs,
             self.total_bits,
             y,

@@ -24,10 +24,10 @@ import numpy as np
 from numba import njit, prange
 
 from bitline.crossbar.kernels import popcount
-from bitline.crossbar.lanes import (
-    PLANE,
+from bitline.crossbar.lanes import address, pack64
+from bitline.crossbar.octets import (
+    OCTET,
     add,
-    address,
     both,
     broadcast,
     count_ones_each,
@@ -35,7 +35,6 @@ from bitline.crossbar.lanes import (
     larger,
     load,
     load_word,
-    pack64,
     positive,
     shift_left,
     shift_right,
@@ -75,13 +74,13 @@ def _count_pixels(planes_at, pixel_bytes, parts, masks, counts):
     """
     counts_at = address(counts)
     for k in range(counts.shape[0] * counts.shape[1]):
-        store(counts_at + k * PLANE, zeros())
+        store(counts_at + k * OCTET, zeros())
     for k in range(parts.shape[0]):
-        target, source = counts_at + parts[k, 0] * counts.shape[1] * PLANE, planes_at + parts[k, 1]
+        target, source = counts_at + parts[k, 0] * counts.shape[1] * OCTET, planes_at + parts[k, 1]
         mask = broadcast(masks[k])
         for _ in range(counts.shape[1]):
             store(target, add(load(target), count_ones_each(both(load(source), mask))))
-            target += PLANE
+            target += OCTET
             source += pixel_bytes
 
 
@@ -89,7 +88,7 @@ def _count_pixels(planes_at, pixel_bytes, parts, masks, counts):
 def _gather(pixel_at, moves, masks, packed_at, words):
     """Collect what one row tile meets at a receptive field: planes of ``words`` words at ``packed_at``."""
     for word in range(words):
-        store(packed_at + word * PLANE, zeros())
+        store(packed_at + word * OCTET, zeros())
     for k in range(moves.shape[0]):
         bits = both(shift_right(load(pixel_at + moves[k, 0]), moves[k, 1]), broadcast(masks[k]))
         target = packed_at + moves[k, 3]
@@ -100,32 +99,32 @@ def _gather(pixel_at, moves, masks, packed_at, words):
 def _sums_over(x_at, words, cells_at, cell_planes, plane_bytes, limits_at, groups, over_at):
     """How far column sums are above their limits (negative: below), of groups of eight columns; whether any is.
 
-    The words of the digit lie at ``x_at``, PLANE bytes apart; at ``cells_at`` cell planes (cell_planes, words), a plane
+    The words of the digit lie at ``x_at``, OCTET bytes apart; at ``cells_at`` cell planes (cell_planes, words), a plane
     ``plane_bytes`` after the other; at ``limits_at`` and ``over_at`` int64 of each column.
     """
     top = zeros()
     if cell_planes == 2 and words == 2:
-        x0, x1 = load_word(x_at), load_word(x_at + PLANE)
+        x0, x1 = load_word(x_at), load_word(x_at + OCTET)
         for group in range(groups):
-            cell = cells_at + group * PLANE
+            cell = cells_at + group * OCTET
             low = add(count_ones_each(both(x0, load(cell))), count_ones_each(both(x1, load(cell + plane_bytes))))
             cell += 2 * plane_bytes
             high = add(count_ones_each(both(x0, load(cell))), count_ones_each(both(x1, load(cell + plane_bytes))))
-            over = subtract(add(low, add(high, high)), load(limits_at + group * PLANE))
-            store(over_at + group * PLANE, over)
+            over = subtract(add(low, add(high, high)), load(limits_at + group * OCTET))
+            store(over_at + group * OCTET, over)
             top = larger(top, over)
         return positive(top) != 0
     for group in range(groups):
-        store(over_at + group * PLANE, subtract(zeros(), load(limits_at + group * PLANE)))
+        store(over_at + group * OCTET, subtract(zeros(), load(limits_at + group * OCTET)))
     for q in range(cell_planes):
         for word in range(words):
-            x = load_word(x_at + word * PLANE)
+            x = load_word(x_at + word * OCTET)
             for group in range(groups):
-                ones = count_ones_each(both(x, load(cells_at + group * PLANE)))
-                store(over_at + group * PLANE, add(load(over_at + group * PLANE), shift_left(ones, q)))
+                ones = count_ones_each(both(x, load(cells_at + group * OCTET)))
+                store(over_at + group * OCTET, add(load(over_at + group * OCTET), shift_left(ones, q)))
             cells_at += plane_bytes
     for group in range(groups):
-        top = larger(top, load(over_at + group * PLANE))
+        top = larger(top, load(over_at + group * OCTET))
     return positive(top) != 0
 
 
@@ -134,12 +133,12 @@ def _add_excess(over_at, groups, digit, negative, totals_at):
     """Add what is above the limits, shifted, to the totals; returns how many are, and in which groups, as bits."""
     saturated, touched = np.int64(0), np.int64(0)
     for group in range(groups):  # no branch on what is found: it would be guessed wrong too often
-        over = load(over_at + group * PLANE)
+        over = load(over_at + group * OCTET)
         found = positive(over)
         saturated += popcount(np.uint64(found))
         touched |= np.int64(found != 0) << group
         over = shift_left(larger(over, zeros()), digit)
-        target = totals_at + group * PLANE
+        target = totals_at + group * OCTET
         if negative:
             store(target, subtract(load(target), over))
         else:
@@ -187,7 +186,7 @@ def _subtract_block(
     alive: Numba would free an array of which only the address is used.
     """
     octets = planes.shape[2]
-    word_bytes = octets * PLANE
+    word_bytes = octets * OCTET
     pixel_bytes = planes.shape[1] * word_bytes
     planes_at, cells_at, limits_at = address(planes), address(cells), address(limits)
     counts_at, driven_at, packed_at = address(counts), address(driven), address(packed)
@@ -204,23 +203,23 @@ def _subtract_block(
         tile_parts = parts[starts[tile, 1] : starts[tile + 1, 1]].copy()
         tile_part_masks = part_masks[starts[tile, 1] : starts[tile + 1, 1]]
         tile_parts[:, 1] *= word_bytes
-        tile_sets = sets[starts[tile, 0] : starts[tile + 1, 0], 0] * PLANE
-        tile_sets += sets[starts[tile, 0] : starts[tile + 1, 0], 1] * (counts.shape[1] * PLANE)
+        tile_sets = sets[starts[tile, 0] : starts[tile + 1, 0], 0] * OCTET
+        tile_sets += sets[starts[tile, 0] : starts[tile + 1, 0], 1] * (counts.shape[1] * OCTET)
         tile_moves = moves[starts[tile, 2] : starts[tile + 1, 2], 1:].copy()
         tile_moves[:, 0] *= word_bytes
         tile_moves[:, 0] += moves[starts[tile, 2] : starts[tile + 1, 2], 0] * pixel_bytes
-        tile_moves[:, 3] *= PLANE
+        tile_moves[:, 3] *= OCTET
         tile_move_masks = move_masks[starts[tile, 2] : starts[tile + 1, 2]]
         too_few = broadcast(np.uint64(least[tile] - 1))
         for octet in range(octets):
-            octet_at = planes_at + octet * PLANE
+            octet_at = planes_at + octet * OCTET
             _count_pixels(octet_at + first_pixel * pixel_bytes, pixel_bytes, tile_parts, tile_part_masks, counts)
             m = 0
             while m < pixels.shape[0]:
                 found = 0
                 most = np.int64(0)
                 while m < pixels.shape[0] and found < _MOST_VECTORS:
-                    at = counts_at + (pixels[m] - first_pixel) * PLANE
+                    at = counts_at + (pixels[m] - first_pixel) * OCTET
                     ones = zeros()
                     for k in range(tile_sets.shape[0]):
                         ones = add(ones, load(at + tile_sets[k]))
@@ -238,7 +237,7 @@ def _subtract_block(
                             octet_at + pixels[m] * pixel_bytes,
                             tile_moves,
                             tile_move_masks,
-                            packed_at + found * tile_words * PLANE,
+                            packed_at + found * tile_words * OCTET,
                             tile_words,
                         )
                         found += 1
@@ -252,7 +251,7 @@ def _subtract_block(
                                 continue
                             groups = (count + 7) >> 3
                             if _sums_over(
-                                packed_at + k * tile_words * PLANE + digit * 8,
+                                packed_at + k * tile_words * OCTET + digit * 8,
                                 tile_words,
                                 cells_at + (starts[tile, 3] + first) * 8,
                                 cell_planes,
