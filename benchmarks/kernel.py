@@ -23,7 +23,8 @@ from benchmarks.bounds import ADDER_BOUND, BYTE_BOUND, COUNT_BOUND, adder_rate, 
 from benchmarks.measure import median_seconds, thread_counts, use_threads
 from benchmarks.workload import layer
 from bitline.crossbar.encoding import encode
-from bitline.crossbar.engines import LEAST_BITSLICED, Crossbars, Product
+from bitline.crossbar.engines import Crossbars, Product
+from bitline.crossbar.matrices import LEAST_BITSLICED
 from bitline.hardware import Hardware
 
 DENSE, SATURATING = "dense weights, ADC 8 bits", "dense weights, ADC 6 bits (saturates)"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import reference as twin
 from bitline import load_hardware
-from bitline.crossbar import engines
+from bitline.crossbar import matrices
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.cell_lists import BitslicedCells, list_members
 from bitline.crossbar.engines import Crossbars
@@ -29,7 +29,7 @@ DESIGN = {"encoding": "differential", "readout": "digital", "dac_bits": 1}
 def always_bitsliced() -> Any:
     """However few the vectors."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "LEAST_BITSLICED", 0)
+        patch.setattr(matrices, "LEAST_BITSLICED", 0)
         yield
 
 
@@ -89,7 +89,7 @@ def test_any_number_of_vectors(vectors: int, signed_inputs: bool, monkeypatch: p
     w = rng.integers(-7, 8, (7, 3))
     crossbars = Crossbars(w, hw, signed_inputs=signed_inputs)
     product = crossbars.multiply(x)
-    monkeypatch.setattr(engines, "LEAST_BITSLICED", vectors + 1)
+    monkeypatch.setattr(matrices, "LEAST_BITSLICED", vectors + 1)
     assert_same(product, crossbars.multiply(x))
     if vectors <= VECTORS + 1:
         assert_same(product, twin.matmul(x, w, hw, 2, signed_inputs))
@@ -141,8 +141,8 @@ def test_matrices_too_large_to_list(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = rng.integers(0, 256, (3, 20)), rng.integers(-127, 128, (20, 2))
     crossbars = Crossbars(w, load_hardware("tinyadc"))
     expected = crossbars.multiply(x)
-    monkeypatch.setattr(engines, "_MOST_LISTED", w.size - 1)
-    monkeypatch.setattr(engines.BitslicedCells, "__init__", lambda *_: pytest.fail("lists were made"))
+    monkeypatch.setattr(matrices, "_MOST_LISTED", w.size - 1)
+    monkeypatch.setattr(matrices.BitslicedCells, "__init__", lambda *_: pytest.fail("lists were made"))
     other = Crossbars(w, load_hardware("tinyadc"))
     assert not other.convolves(1000)
     assert_same(other.multiply(x), expected)

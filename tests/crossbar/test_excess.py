@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import reference as twin
 from bitline import load_hardware
-from bitline.crossbar import engines, excess_cells
+from bitline.crossbar import excess_cells, matrices
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.engines import Crossbars
 from bitline.crossbar.excess_cells import SAMPLE, ExcessCells, Fields
@@ -25,7 +25,7 @@ DESIGN = {"encoding": "differential", "readout": "digital", "dac_bits": 1}
 
 def as_fields(x: np.ndarray, hw: Any) -> Fields:
     """Input vectors (M, K), each an image of one pixel."""
-    return Fields.of_images(engines._bit_patterns(x, hw)[:, :, None, None], Window(), slice(0, 1), 1)
+    return Fields.of_images(matrices.bit_patterns(x, hw)[:, :, None, None], Window(), slice(0, 1), 1)
 
 
 def assert_certified(crossbars: Crossbars, x: np.ndarray, expected: Any) -> None:
@@ -218,7 +218,7 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     assert crossbars.subtract_excess(x, window, lines, out_width, y) == expected.saturations
     np.testing.assert_array_equal(y, expected.y)
     # no conversion is performed that the matrix of patches could leave out
-    vectors, pixels = as_fields(matrix, hw), Fields.of_images(engines._bit_patterns(x, hw), window, lines, out_width)
+    vectors, pixels = as_fields(matrix, hw), Fields.of_images(matrices.bit_patterns(x, hw), window, lines, out_width)
     for g in range(groups):
         counts = []
         for form, fields in ((Window(), vectors), (window, pixels)):

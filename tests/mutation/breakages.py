@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS, ENGINES, ENCODING = "kernels.py", "engines.py", "encoding.py"
+KERNELS, ENGINES, MATRICES, ENCODING = "kernels.py", "engines.py", "matrices.py", "encoding.py"
 ADC, CERTIFICATE, CHECK, EXACT, SAR = "adc.py", "certificate.py", "check.py", "exact.py", "sar.py"
 BITSLICED, LISTS = "bitsliced.py", "cell_lists.py"
 SEARCH, SLICED = "test_sar.py", "test_bitsliced.py"
@@ -193,16 +193,16 @@ BREAKAGES = [
     # engines
     Breakage(
         "last short tile dropped",
-        ENGINES,
+        MATRICES,
         "for first in range(0, codes.shape[0], hw.rows)]",
         "for first in range(0, codes.shape[0] - hw.rows + 1, hw.rows)]",
         (MATMUL,),
     ),
     Breakage("certified: saturations not counted", ENGINES, "saturations += share.saturations", "pass", (MATMUL,)),
-    Breakage("unit column not counted as a conversion", ENGINES, "+ (adc.unit is not None)", "", (MATMUL,)),
+    Breakage("unit column not counted as a conversion", MATRICES, "+ (adc.unit is not None)", "", (MATMUL,)),
     Breakage(
         "conversions of the second pass not counted",
-        ENGINES,
+        MATRICES,
         "self.hw.input_passes(signed) * vectors",
         "vectors",
         (MATMUL,),
@@ -237,7 +237,7 @@ BREAKAGES = [
     Breakage(
         "NaN passes", "rescaling.py", "odd |= not (abs(real) <= _LARGEST)", "odd |= abs(real) > _LARGEST", (BYTES,)
     ),
-    Breakage("refuted digits of the wrong slice", ENGINES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
+    Breakage("refuted digits of the wrong slice", MATRICES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
     # what saturation takes from an exact product
     Breakage("excess: a row too few can saturate", EXCESS_CELLS, "sums <= limits", "sums < limits", (SATURATION,)),
     Breakage(

@@ -10,7 +10,7 @@ from numba import get_num_threads, set_num_threads
 from torch import nn
 
 import bitline
-from bitline.crossbar import byte_products, engines
+from bitline.crossbar import byte_products, engines, matrices
 from bitline.crossbar.rescaling import dequantise_columns, dequantise_rows, quantise_lines
 from bitline.errors import ConversionError, DataError
 from bitline.layers import Window
@@ -202,7 +202,7 @@ def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, nanoseco
     """Outputs, vectors, conversions and saturations: with nothing saturated, something, and almost everything."""
     monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
     monkeypatch.setattr(engines, "_NANOSECONDS_PER_MAC", nanoseconds_per_mac)
-    monkeypatch.setattr(engines, "LEAST_BITSLICED", 32)
+    monkeypatch.setattr(matrices, "LEAST_BITSLICED", 32)
     hw = bitline.load_hardware("tinyadc", rows=20, encoding=encoding, readout=readout, dac_bits=dac_bits, adc_bits=12)
     x = random_images(3, 3, 11, 9)
     network = convert(Small(), x, hw, calibrator="max")

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import config, njit, prange, types
 from numba.extending import intrinsic
 
-__all__ = ["convert_columns", "pack_cells", "popcount"]
+__all__ = ["add_columns", "convert_columns", "pack_cells", "popcount"]
 
 _COLUMN_BLOCK = 512
 """Physical columns handled together: their planes (2 x 2 x 512 words, 16 KiB) stay in the first-level cache."""
@@ -58,6 +58,15 @@ def pack_cells(levels, rows, planes):
             target = planes[tile, q, row >> 6]
             for c in range(column_count):
                 target[c] |= np.uint64((levels[k, c] >> q) & 1) << bit
+
+
+@njit(parallel=True, cache=True)
+def add_columns(columns, outputs, y):
+    """Add columns (n, M) int64 to the columns of y (M, N) int64 that ``outputs`` (n,) names."""
+    for block in prange(-(-y.shape[0] // 256)):
+        for m in range(256 * block, min(y.shape[0], 256 * (block + 1))):
+            for k in range(outputs.shape[0]):
+                y[m, outputs[k]] += columns[k, m]
 
 
 @njit(cache=True)

@@ -1,7 +1,7 @@
 """Eight integers of 64 bits as one value in Numba kernels: logic, sums, population counts, loads and stores.
 
 As :mod:`bitline.crossbar.lanes`, whose lanes are single bits: a value is LLVM's ``<8 x i64>``, one register with
-AVX-512 and several elsewhere; addresses are plain integers; without the compiler a value is a Python integer of 512 bits.
+AVX-512 and several elsewhere; addresses are plain integers; without the compiler a value is a Python integer.
 
 Numba's cache looks at the file of the kernel only: after a change here, touch the kernels' file.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -119,7 +119,7 @@ class MatrixRunner:
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
         self._values = None
-        self.__dict__.pop("_dense_convolution", None)  # other columns are proven
+        self.__dict__.pop("_proven", None)  # other columns are
 
     def set_search(self, search: LayerSearch | None) -> None:
         """Convert as these searches do, and count every conversion by its clipped column sum; None: ideal ADCs."""
@@ -138,14 +138,22 @@ class MatrixRunner:
         return IntegerConvolution(self.layer.codes, max(-low, high), self.layer.window)
 
     @cached_property
-    def _dense_convolution(self) -> ByteProducts | DenseConvolution | None:
+    def _whole(self) -> ByteProducts | DenseConvolution | None:
+        """The exact product of all weights."""
+        return self._dense_of(self.layer.codes)
+
+    @cached_property
+    def _proven(self) -> ByteProducts | DenseConvolution | None:
+        """That of the weights in lossless columns."""
+        return self._dense_of(self.crossbars.proven)
+
+    def _dense_of(self, codes: NDArray[np.int32]) -> ByteProducts | DenseConvolution | None:
         code_range = self.hw.input_range(self.layer.signed_inputs)
-        codes = self.crossbars.proven
         if ByteProducts.supports(codes, code_range):
             return ByteProducts(codes, self.layer.window, code_range)
-        if not DenseConvolution.supports(codes, self.layer.window, code_range):
-            return None
-        return DenseConvolution(codes, self.layer.window, code_range)
+        if DenseConvolution.supports(codes, self.layer.window, code_range):
+            return DenseConvolution(codes, self.layer.window, code_range)
+        return None
 
     @property
     def dense(self) -> ByteProducts | DenseConvolution | IntegerConvolution | None:
@@ -155,11 +163,11 @@ class MatrixRunner:
         if self.engine is NetworkEngine.EXACT:
             return self._exact_convolution
         if self.engine is NetworkEngine.CERTIFIED and self.crossbars.lossless:
-            return self._dense_convolution
+            return self._whole
         return None
 
-    def count_proven(self, vectors: int) -> None:
-        """Count input vectors whose conversions, if any, were all transparent."""
+    def count_vectors(self, vectors: int) -> None:
+        """Count input vectors, and the conversions the hardware performs for them."""
         self.counters.vectors += vectors
         if self.engine is not NetworkEngine.EXACT:
             self.counters.conversions += self.crossbars.conversions(vectors)
@@ -199,18 +207,32 @@ class MatrixRunner:
         vectors = x.shape[0] * (lines.stop - lines.start) * width
         if not (self.reads_images and self.crossbars.convolves(vectors)):
             return self.multiply(patches(x, window, lines, width))
-        if self.engine is NetworkEngine.CERTIFIED and not self.crossbars.bitserial_is_cheaper:
-            dense = self._dense_convolution
-            if dense is None:
-                return self.multiply(patches(x, window, lines, width))
-            self.counters.vectors += vectors
-            refuted = self._counted(self.crossbars.convolve(x, window, lines, width, refuted=True))
-            return np.asarray(refuted + _product_of_lines(x, window, lines, dense))
-        self.counters.vectors += vectors
-        product = self.crossbars.convolve(x, window, lines, width)
         if self.engine is NetworkEngine.CERTIFIED:
-            product = replace(product, max_column_sum=None)
-        return self._counted(product)
+            return self._convolve_certified(x, window, lines, width)
+        self.counters.vectors += vectors
+        return self._counted(self.crossbars.convolve(x, window, lines, width))
+
+    def _convolve_certified(
+        self, x: NDArray[np.integer[Any]], window: Window, lines: slice, width: int
+    ) -> NDArray[np.int64]:
+        """An exact product less the excess; or of the proven weights alone, or none, where conversions cost less."""
+        vectors = x.shape[0] * (lines.stop - lines.start) * width
+        crossbars = self.crossbars
+        if self._whole is not None and crossbars.excess_pays(x, window, lines, width):
+            last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+            y = _product_of_lines(last, window, lines, self._whole)
+            saturations = crossbars.subtract_excess(last.transpose(0, 3, 1, 2), window, lines, width, y)
+        elif crossbars.bitserial_is_cheaper:
+            product = crossbars.convolve(x, window, lines, width)
+            y, saturations = product.y, product.saturations
+        elif self._proven is not None:
+            y = _product_of_lines(x.transpose(0, 2, 3, 1), window, lines, self._proven)
+            saturations = crossbars.add_refuted(x, window, lines, width, y)
+        else:
+            return self.multiply(patches(x, window, lines, width))
+        self.counters.saturations += saturations
+        self.count_vectors(vectors)
+        return y
 
     def multiply(self, x: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Multiply codes (M, groups * rows) by the weights with the engine that is set, and count."""
@@ -320,7 +342,7 @@ class CrossbarModule(nn.Module):
                 raise self._not_finite()
         else:
             y = self._convolve_densely(images, window, dense, height, width)
-        self.runner.count_proven(x.shape[0] * height * width)
+        self.runner.count_vectors(x.shape[0] * height * width)
         out = torch.from_numpy(y).permute(0, 3, 1, 2)
         return out if self.channels_last else out.contiguous()
 
@@ -407,9 +429,9 @@ class CrossbarModule(nn.Module):
 def _product_of_lines(
     x: NDArray[Any], window: Window, lines: slice, dense: ByteProducts | DenseConvolution
 ) -> NDArray[np.int64]:
-    """Products of what some output lines read of padded codes (n, C, H, W)."""
+    """Products of what some output lines read of padded codes (n, H, W, C)."""
     stop = (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
-    read = x[:, :, lines.start * window.stride[0] : stop].transpose(0, 2, 3, 1)
+    read = x[:, lines.start * window.stride[0] : stop]
     if isinstance(dense, ByteProducts):
         return dense.convolve_codes(read)
     return dense.multiply(np.ascontiguousarray(read, np.float32)).astype(np.int64)
