@@ -26,6 +26,7 @@ from benchmarks import dataset, peers
 from benchmarks.compare import compare
 from benchmarks.goals import goals, table
 from benchmarks.measure import thread_counts, use_threads
+from benchmarks.page import page
 from bitline._version import __version__
 from bitline.errors import BitlineError, DataError
 from bitline.report.machine import machine_facts
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the document to this file")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the results into this folder, as PNG")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the results to this file as tables (Markdown)")
     parser.add_argument("--table", action="store_true", help="print the table of goals (Markdown), not the document")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="document of an earlier run to compare with")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="use this document; run nothing")
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("dataset and --shared go together: it says where the images and the checkpoint are")
     checkouts = {peer: vars(args)[peer] for peer in peers.PEERS if vars(args)[peer] is not None}
     if args.source is not None and (args.names or checkouts or args.shared or args.quick):
-        parser.error("--from runs nothing: it goes with --table, --figures, --compare and --out only")
+        parser.error("--from runs nothing: it goes with --table, --page, --figures, --compare and --out only")
     try:
         old = None if args.compare is None else read(args.compare)
         if args.source is not None:
@@ -93,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(table(document["goals"])) if args.table else text)
     if args.out is not None:
         args.out.write_text(text + "\n")
+    if args.page is not None:
+        args.page.write_text(page(document))
     if args.figures is not None:
         from benchmarks.figures import draw
 

@@ -13,17 +13,13 @@ from bitline.crossbar.lanes import PLANE
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the bounds are of compiled code")
 def test_the_loop_of_full_adders_adds() -> None:
     rng = np.random.default_rng(0)
-    planes = rng.integers(0, 1 << 63, (5, 8), dtype=np.uint64)
-    members = rng.integers(0, 5, 64).astype(np.int32)
-    low_bits = np.zeros((9, 8), np.uint64)
-    add_members(planes, PLANE * members, low_bits, 1)
-    bits = np.unpackbits(planes[members].view(np.uint8), axis=1).astype(int)  # (members, 512)
-    # members 0-7 and 8-15 of every 32 are one sum, 16-23 and 24-31 the other; its four low bits are kept
-    for sum_at, first in ((0, 0), (4, 16)):
-        ours = np.concatenate([bits[first + start : first + start + 16] for start in (0, 32)]).sum(axis=0)
-        for bit in range(4):
-            kept = np.unpackbits(low_bits[sum_at + bit].view(np.uint8))
-            np.testing.assert_array_equal(kept, (ours >> bit) & 1)
+    planes = rng.integers(0, 1 << 63, (5, 16), dtype=np.uint64)
+    members = rng.integers(0, 5, 64).astype(np.uint16)
+    low_bits = np.zeros((5, 16), np.uint64)
+    add_members(planes, PLANE // 8 * members, low_bits, 1)
+    ours = np.unpackbits(planes[members].view(np.uint8), axis=1).astype(int).sum(axis=0)  # of 1024 lanes
+    for bit in range(5):  # the fifth, of 64 members, is the parity of the carries
+        np.testing.assert_array_equal(np.unpackbits(low_bits[bit].view(np.uint8)), (ours >> bit) & 1)
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the bounds are of compiled code")

@@ -163,7 +163,7 @@ def test_the_choice_is_by_counted_work() -> None:
         hw = load_hardware("tinyadc", adc_bits=adc_bits)
         crossbars = Crossbars(w, hw)
         assert not crossbars.lossless
-        assert crossbars.excess_pays(codes[:, :, None, None], *whole) == pays
+        assert crossbars._excess_pays(codes[:, :, None, None], *whole, vectors=True) == pays
         assert_certified(crossbars, codes, crossbars.multiply(codes))
     few = x[:100, :, None, None]
     assert crossbars.excess_pays(few, *whole)

@@ -25,6 +25,8 @@ __all__ = ["Crossbars", "Engine", "Product", "Transfer", "check_engine", "exact_
 
 _NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT, _NANOSECONDS_PER_SHARE = 0.0047, 1.0, 6.0
 """Of an exact product: in bytes, all else an output costs, and adding the conversions of what is not proven to it."""
+_NANOSECONDS_PER_TRANSPOSED = 1.5
+"""A code of an input vector that the bit-sliced kernel cannot read from an image."""
 _SPLIT_DOUBT = 1.15
 """How much more a split may cost than this says, found where most of a dense matrix is refuted."""
 
@@ -124,7 +126,7 @@ class Crossbars:
             self._check_transfer(transfer, engine)
         if engine is Engine.CERTIFIED and not self.lossless:
             whole = (bit_patterns(x, self.hw)[:, :, None, None], Window(), slice(0, 1), 1)
-            if self._excess_pays(*whole):
+            if self._excess_pays(*whole, vectors=True):
                 inputs = [x[:, g * rows : (g + 1) * rows] for g in range(groups)]
                 products = [matrix.product.multiply(mine) for matrix, mine in zip(self._matrices, inputs, strict=True)]
                 y = products[0] if groups == 1 else np.concatenate(products, axis=1)
@@ -309,13 +311,15 @@ class Crossbars:
         self._check_products(y, vectors, (np.int64, np.int32))
         return self._excess.subtract(x, window, lines, width, y)
 
-    def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> bool:
+    def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int, *, vectors: bool = False) -> bool:
         """Whether nothing costs less than the excess of such inputs, by what a sample of them takes, and a product."""
         if not ExcessCells.supports(self.hw):
             return False
         if x.shape[0] * (lines.stop - lines.start) * width < matrices.LEAST_BITSLICED:
             return True  # the kernel for few vectors costs no less a conversion, and performs them all
         others = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        if vectors:
+            others += _NANOSECONDS_PER_TRANSPOSED * len(self.codes) * self.codes.shape[1]
         dense = len(self.codes) * self._dense_nanoseconds
         return self._excess.costs_less(others - dense, x, window, lines, width)
 
