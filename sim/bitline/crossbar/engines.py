@@ -27,8 +27,8 @@ _NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT, _NANOSECONDS_PER_SHARE = 0.0047, 
 """Of an exact product: in bytes, all else an output costs, and adding the conversions of what is not proven to it."""
 _NANOSECONDS_PER_TRANSPOSED = 1.5
 """A code of an input vector that the bit-sliced kernel cannot read from an image."""
-_SPLIT_DOUBT = 1.15
-"""How much more a split may cost than this says, found where most of a dense matrix is refuted."""
+_DOUBT = 1.4
+"""How much more than this says a split or an excess may cost, found where most of the columns are refuted."""
 
 
 class Engine(StrEnum):
@@ -168,7 +168,7 @@ class Crossbars:
         """Whether so much is refuted that converting all costs less than converting that and a product for the rest."""
         if self.lossless:
             return False
-        return _SPLIT_DOUBT * sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
+        return _DOUBT * sum(self._split_nanoseconds) >= sum(matrix.nanoseconds for matrix in self._matrices)
 
     @cached_property
     def _split_nanoseconds(self) -> list[float]:
@@ -317,11 +317,11 @@ class Crossbars:
             return False
         if x.shape[0] * (lines.stop - lines.start) * width < matrices.LEAST_BITSLICED:
             return True  # the kernel for few vectors costs no less a conversion, and performs them all
-        others = min(sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
+        others = min(_DOUBT * sum(self._split_nanoseconds), sum(matrix.nanoseconds for matrix in self._matrices))
         if vectors:
             others += _NANOSECONDS_PER_TRANSPOSED * len(self.codes) * self.codes.shape[1]
         dense = len(self.codes) * self._dense_nanoseconds
-        return self._excess.costs_less(others - dense, x, window, lines, width)
+        return self._excess.costs_less(others / _DOUBT - dense, x, window, lines, width)
 
     def _check_products(self, y: NDArray[Any], vectors: int, dtypes: tuple[type[np.signedinteger[Any]], ...]) -> None:
         groups, _, columns = self.codes.shape
