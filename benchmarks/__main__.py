@@ -1,7 +1,8 @@
 """Run the benchmarks and print their results with the machine's facts as one JSON document.
 
-    python -m benchmarks [NAME ...] [--out FILE] [--figures DIR] [--crosssim PATH] [--neurosim PATH] [--shared PATH]
-    python -m benchmarks --from FILE [--table] [--figures DIR] [--compare OLD.json]
+    python -m benchmarks [NAME ...] [--out FILE] [--page FILE] [--figures DIR]
+                         [--crosssim PATH] [--neurosim PATH] [--shared PATH]
+    python -m benchmarks --from FILE [--table] [--page FILE] [--figures DIR] [--compare OLD.json]
 
 The names are kernel, network, scaling, memory, startup, chip_model, pruning and, where --shared says where the images
 and the checkpoint are, dataset; all of them by default.
