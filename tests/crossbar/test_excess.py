@@ -107,7 +107,7 @@ def test_blocks(adc_bits: int, signed_inputs: bool, monkeypatch: pytest.MonkeyPa
     x, w = rng.integers(low, high + 1, (vectors, 33)), rng.integers(-127, 128, (33, outputs))
     x[::3] &= 1  # few digits drive rows: others are converted with few columns, or none
     crossbars = Crossbars(w, hw, signed_inputs=signed_inputs)
-    monkeypatch.setattr(crossbars, "_excess_pays", lambda *_: True)
+    monkeypatch.setattr(crossbars, "_excess_pays", lambda *_, **__: True)
     expected = crossbars.multiply(x)
     assert expected.saturations > 0 or adc_bits == 7
     before = numba.get_num_threads()
@@ -143,7 +143,7 @@ def test_whatever_is_chosen(adc_bits: int, pays: bool, monkeypatch: pytest.Monke
     w[0] = rng.integers(-1, 2, (7, 2))  # proven sooner than the others
     expected = twin.matmul(x, w, hw, adc_bits)
     crossbars = Crossbars(w, hw)
-    monkeypatch.setattr(crossbars, "_excess_pays", lambda *_: pays)
+    monkeypatch.setattr(crossbars, "_excess_pays", lambda *_, **__: pays)
     for cheaper in (False, True):
         monkeypatch.setitem(crossbars.__dict__, "bitserial_is_cheaper", cheaper)
         assert_certified(crossbars, x, expected)
