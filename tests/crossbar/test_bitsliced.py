@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numba
@@ -197,7 +200,13 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
     ]
     matrix = np.array([field[:, :kernel_h, :kernel_w].reshape(-1) for field in fields])
     crossbars = Crossbars(w, hw, signed_inputs=signed_inputs)
-    assert_same(crossbars.convolve(x, window, lines, out_width), crossbars.multiply(matrix))
+    expected = crossbars.multiply(matrix)
+    assert_same(crossbars.convolve(x, window, lines, out_width), expected)
+    # refuted columns alone, added to the product of what is proven
+    parts = np.split(matrix.astype(np.int64), groups, axis=1)
+    y = np.concatenate([part @ codes for part, codes in zip(parts, crossbars.proven, strict=True)], axis=1)
+    assert crossbars.add_refuted(x, window, lines, out_width, y) == expected.saturations
+    np.testing.assert_array_equal(y, expected.y)
 
 
 def test_images_that_do_not_fit() -> None:
@@ -214,3 +223,32 @@ def test_images_that_do_not_fit() -> None:
         crossbars.convolve(x, window, slice(2, 2), 3)
     with pytest.raises(RangeError):
         crossbars.convolve(x.astype(np.int64) - 1, window, slice(0, 3), 3)
+    with pytest.raises(ShapeError, match="kernel that divides 18 rows"):
+        crossbars.convolve(x, Window(kernel=(2, 4)), slice(0, 1), 2)
+    for wrong in (np.zeros((8, 1), np.int64), np.zeros((9, 1), np.int32)):
+        with pytest.raises(ShapeError, match="'y' must be contiguous int64 of shape"):
+            crossbars.add_refuted(x, window, slice(0, 3), 3, wrong)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="compiles for another processor")
+@pytest.mark.parametrize(
+    "environment",
+    [{"NUMBA_ENABLE_AVX": "0"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}],
+    ids=["without_avx", "generic"],
+)
+def test_other_processors(environment: dict[str, str]) -> None:
+    """LLVM ends the process where it is given an instruction that it was told not to use."""
+    program = (
+        "import numba, numpy as np\n"
+        "from bitline.crossbar.lanes import PLANE, address, full_add, load, store\n"
+        "@numba.njit\n"
+        "def add(planes):\n"
+        "    at = address(planes)\n"
+        "    total, carry = full_add(load(at), load(at + PLANE), load(at + 2 * PLANE))\n"
+        "    store(at, total)\n"
+        "    store(at + PLANE, carry)\n"
+        "planes = np.repeat(np.array([[1], [6], [3]], np.uint64), 16, axis=1)\n"
+        "add(planes)\n"
+        "assert (planes[0] == 4).all() and (planes[1] == 3).all()\n"  # 001 ^ 110 ^ 011, and where two of them are set
+    )
+    subprocess.run([sys.executable, "-c", program], env=os.environ | environment, check=True)

@@ -214,7 +214,6 @@ def test_convolution_equals_its_patches(data: st.DataObject) -> None:
         x = x.astype((np.int8 if hw.input_bits <= 8 else np.int16) if signed_inputs else np.uint16)
     parts = np.split(matrix, groups, axis=1)
     y = np.concatenate([part @ codes for part, codes in zip(parts, w, strict=True)], axis=1)
-    y = y.astype(data.draw(st.sampled_from((np.int64, np.int32))))
     assert crossbars.subtract_excess(x, window, lines, out_width, y) == expected.saturations
     np.testing.assert_array_equal(y, expected.y)
     # no conversion is performed that the matrix of patches could leave out
@@ -247,8 +246,8 @@ def test_images_and_products_that_do_not_fit() -> None:
         crossbars.excess_pays(x, window, slice(0, 4), 3)
     with pytest.raises(RangeError):
         crossbars.subtract_excess(x.astype(np.int64) - 1, window, slice(0, 3), 3, y)
-    for wrong in (y[:8], y[:, :1], np.asfortranarray(y), y.astype(np.float64)):
-        with pytest.raises(ShapeError, match="'y' must be contiguous int64 or int32 of shape"):
+    for wrong in (y[:8], y[:, :1], np.asfortranarray(y), y.astype(np.int32)):
+        with pytest.raises(ShapeError, match="'y' must be contiguous int64 of shape"):
             crossbars.subtract_excess(x, window, slice(0, 3), 3, wrong)
     for fields in ({"dac_bits": 2}, {"encoding": "offset"}, {"readout": "analog"}):
         other = Crossbars(np.ones((18, 2), np.int8), load_hardware("tinyadc", adc_bits=2, **fields))

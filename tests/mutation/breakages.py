@@ -237,6 +237,11 @@ BREAKAGES = [
     Breakage(
         "NaN passes", "rescaling.py", "odd |= not (abs(real) <= _LARGEST)", "odd |= abs(real) > _LARGEST", (BYTES,)
     ),
+    Breakage("refuted columns added to the first group", ENGINES, "g * columns + outputs, y", "outputs, y", (SLICED,)),
+    Breakage(
+        "refuted columns in place of what is proven", KERNELS, "] += columns[k, m]", "] = columns[k, m]", (SLICED,)
+    ),
+    Breakage("windows that do not fit the rows", ENGINES, "if left_over:", "if False:", (SLICED,)),
     Breakage("refuted digits of the wrong slice", MATRICES, "(over * places * signs)", "(over * signs)", (SATURATION,)),
     # what saturation takes from an exact product
     Breakage("excess: a row too few can saturate", EXCESS_CELLS, "sums <= limits", "sums < limits", (SATURATION,)),

@@ -74,7 +74,7 @@ class BitslicedCells:
     def __init__(self, levels: NDArray[np.uint8], hw: Hardware, adc_bits: Sequence[int], signed_inputs: bool) -> None:
         row_count, signs, slices, outputs = levels.shape
         self.hw, self.signed_inputs = hw, signed_inputs
-        self.row_count, self.signs, self.slices, self.outputs = row_count, signs, slices, outputs
+        self.row_count, self.slices = row_count, slices
         # a row past the tile's last is always zero: a matrix of few rows needs no planes for the rest of the tile
         self.rows = min(hw.rows, row_count)
         self.used = levels.any(axis=(1, 2, 3))

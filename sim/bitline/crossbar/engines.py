@@ -23,8 +23,8 @@ from bitline.layers import Window
 
 __all__ = ["Crossbars", "Engine", "Product", "Transfer", "check_engine", "exact_product", "matmul"]
 
-_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT, _NANOSECONDS_PER_SHARE = 0.0047, 1.0, 6.0
-"""Of an exact product: in bytes, all else an output costs, and adding the conversions of what is not proven to it."""
+_NANOSECONDS_PER_MAC, _NANOSECONDS_PER_OUTPUT = 0.0047, 1.0
+"""Of an exact product: in bytes, and all else an output costs."""
 _NANOSECONDS_PER_TRANSPOSED = 1.5
 """A code of an input vector that the bit-sliced kernel cannot read from an image."""
 _DOUBT = 1.4
@@ -247,7 +247,7 @@ class Crossbars:
         """
         patterns, vectors = self._check_images(x, window, lines, width)
         _, rows, columns = self.codes.shape
-        self._check_products(y, vectors, (np.int64,))
+        self._check_products(y, vectors)
         x = np.ascontiguousarray(patterns)
         channels = rows // (window.kernel[0] * window.kernel[1])
         saturations = 0
@@ -281,7 +281,7 @@ class Crossbars:
         window: Window,
         lines: slice,
         width: int,
-        y: NDArray[np.int64] | NDArray[np.int32],
+        y: NDArray[np.int64],
     ) -> int:
         """Subtract what saturation takes from the exact product of all weights and the receptive fields of some lines.
 
@@ -290,9 +290,8 @@ class Crossbars:
         x, window, lines, width
             As for :meth:`convolve`, of a design for which :meth:`excess_pays`; fastest where the channels of ``x`` lie
             innermost in memory.
-        y : ndarray [shape=(vectors, outputs of all groups), C-contiguous]
-            Changed in place, from the product to what the crossbars give. In int32 twice the largest
-            ``max|x| * sum |w|`` of an output must fit.
+        y : ndarray [shape=(vectors, outputs of all groups), int64, C-contiguous]
+            Changed in place, from the product to what the crossbars give.
 
         Returns
         -------
@@ -308,7 +307,7 @@ class Crossbars:
         if not ExcessCells.supports(self.hw):
             raise ConfigError("The excess needs encoding 'differential', readout 'digital' and dac_bits 1")
         x, vectors = self._check_images(x, window, lines, width)
-        self._check_products(y, vectors, (np.int64, np.int32))
+        self._check_products(y, vectors)
         return self._excess.subtract(x, window, lines, width, y)
 
     def _excess_pays(self, x: NDArray[Any], window: Window, lines: slice, width: int, *, vectors: bool = False) -> bool:
@@ -323,17 +322,18 @@ class Crossbars:
         dense = len(self.codes) * self._dense_nanoseconds
         return self._excess.costs_less(others / _DOUBT - dense, x, window, lines, width)
 
-    def _check_products(self, y: NDArray[Any], vectors: int, dtypes: tuple[type[np.signedinteger[Any]], ...]) -> None:
+    def _check_products(self, y: NDArray[np.int64], vectors: int) -> None:
         groups, _, columns = self.codes.shape
         shape = (vectors, groups * columns)
-        if y.shape != shape or y.dtype not in dtypes or not y.flags.c_contiguous:
-            names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
-            raise ShapeError(f"Argument 'y' must be contiguous {names} of shape {shape}, not {y.dtype} {y.shape}")
+        if y.shape != shape or y.dtype != np.int64 or not y.flags.c_contiguous:
+            raise ShapeError(f"Argument 'y' must be contiguous int64 of shape {shape}, not {y.dtype} {y.shape}")
 
     def _check_images(self, x: NDArray[Any], window: Window, lines: slice, width: int) -> tuple[NDArray[Any], int]:
         """Bit patterns of images, and how many receptive fields the output lines have."""
         groups, rows, _ = self.codes.shape
-        channels = rows // (window.kernel[0] * window.kernel[1])
+        channels, left_over = divmod(rows, window.kernel[0] * window.kernel[1])
+        if left_over:
+            raise ShapeError(f"Argument 'window' must have a kernel that divides {rows} rows, not {window.kernel}")
         reach = (
             (lines.stop - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0],
             (width - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1],

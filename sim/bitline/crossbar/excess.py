@@ -149,7 +149,6 @@ def _add_excess(over_at, groups, digit, negative, totals_at):
 @njit(cache=True)
 def _subtract_block(
     planes,
-    reach,
     sets,
     parts,
     part_masks,
@@ -317,9 +316,9 @@ def subtract_excess(
     shift left, word of the tile, move_masks (.,) uint64; cells (.,) uint64 planes (cell_planes * words[t], columns),
     columns a multiple of 8; limits, outputs, places (.,) int64 code range, output and signed weight of the lowest digit
     of each column. wanted (T, rows + 1) int64 columns to convert by driven rows, least (T,) int64 driven rows from
-    which on there are any. only_count: no conversion is done. y (vectors, all outputs) int64 or int32, of which the
-    matrix has those from ``first_output`` on; performed, saturations (blocks of ``block_rows`` vectors,) int64
-    conversions to do, and saturated ones.
+    which on there are any. only_count: no conversion is done. y (vectors, all outputs) int64, of which the matrix has
+    those from ``first_output`` on; performed, saturations (blocks of ``block_rows`` vectors,) int64 conversions to do,
+    and saturated ones.
     """
     for block in prange(saturations.shape[0]):
         begin = block * block_rows
@@ -331,7 +330,6 @@ def subtract_excess(
             pixels[m] = pixel + ((begin + m) % width) * stride[1]
         performed[block], saturations[block] = _subtract_block(
             planes,
-            reach,
             sets,
             parts,
             part_masks,

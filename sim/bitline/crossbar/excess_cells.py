@@ -158,9 +158,7 @@ class ExcessCells:
         """Whether the design is linear in its codes and its inputs drive a row or do not."""
         return hw.dac_bits == 1 and hw.encoding is Encoding.DIFFERENTIAL and hw.readout is Readout.DIGITAL
 
-    def subtract(
-        self, fields: Fields, group: int, y: NDArray[np.int64] | NDArray[np.int32], only_count: bool = False
-    ) -> tuple[int, int]:
+    def subtract(self, fields: Fields, group: int, y: NDArray[np.int64], only_count: bool = False) -> tuple[int, int]:
         """Subtract the excess of conversions from ``y``; returns how many were performed and how many saturated.
 
         Parameters
@@ -168,7 +166,7 @@ class ExcessCells:
         fields : Fields
         group : int
             Which channels of the fields and which outputs of ``y`` are the matrix's.
-        y : ndarray [shape=(vectors, groups * N), C-contiguous]
+        y : ndarray [shape=(vectors, groups * N), int64]
             Changed in place.
         only_count : bool
             Count what would be performed; do none of it.
@@ -270,7 +268,7 @@ class LayerExcess:
         window: Window,
         lines: slice,
         width: int,
-        y: NDArray[np.int64] | NDArray[np.int32],
+        y: NDArray[np.int64],
     ) -> int:
         """Subtract from the exact product ``y`` (vectors, G * N) what is over the code range; counts saturations.
 

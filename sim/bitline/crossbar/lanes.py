@@ -195,7 +195,9 @@ else:
     _LANES = _LanesType()
     _REGISTER = ir.VectorType(ir.IntType(64), 8)
     _VECTOR = ir.VectorType(ir.IntType(64), 16)
-    _HAS_TERNARY_LOGIC = not config.CPU_NAME and bool(get_host_cpu_features().get("avx512f"))  # type: ignore[attr-defined]
+    _HAS_TERNARY_LOGIC = (
+        not config.CPU_NAME and bool(config.ENABLE_AVX) and bool(get_host_cpu_features().get("avx512f"))  # type: ignore[attr-defined]
+    )
 
     @register_model(_LanesType)
     class _LanesModel(models.PrimitiveModel):
