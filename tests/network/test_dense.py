@@ -187,21 +187,29 @@ def run(network, x, engine):
 
 
 @pytest.mark.parametrize("byte_dots", [True, False])
-@pytest.mark.parametrize("nanoseconds_per_mac", [0.016, -1e9])  # by cost, and always split
 @pytest.mark.parametrize(
-    ("encoding", "readout", "dac_bits"),
+    ("encoding", "readout", "dac_bits", "way"),
     [
-        ("differential", "digital", 1),
-        ("differential", "digital", 2),
-        ("differential", "analog", 1),
-        ("offset", "digital", 1),
-        ("offset_flip", "digital", 1),
+        ("differential", "digital", 1, "cost"),
+        ("differential", "digital", 1, "excess"),
+        ("differential", "digital", 1, "split"),
+        ("differential", "digital", 1, "bitserial"),
+        ("differential", "digital", 2, "cost"),
+        ("differential", "digital", 2, "split"),
+        ("differential", "analog", 1, "cost"),
+        ("differential", "analog", 1, "split"),
+        ("offset", "digital", 1, "cost"),
+        ("offset", "digital", 1, "split"),
+        ("offset_flip", "digital", 1, "cost"),
+        ("offset_flip", "digital", 1, "split"),
     ],
 )
-def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, nanoseconds_per_mac, byte_dots, monkeypatch):
+def test_engines_agree_at_every_resolution(encoding, readout, dac_bits, way, byte_dots, monkeypatch):
     """Outputs, vectors, conversions and saturations: with nothing saturated, something, and almost everything."""
     monkeypatch.setattr(byte_products, "HAS_BYTE_DOTS", byte_dots)
-    monkeypatch.setattr(engines, "_NANOSECONDS_PER_MAC", nanoseconds_per_mac)
+    if way != "cost":
+        monkeypatch.setattr(engines.Crossbars, "_excess_pays", lambda *_, **__: way == "excess")
+        monkeypatch.setattr(engines.Crossbars, "bitserial_is_cheaper", way == "bitserial")
     monkeypatch.setattr(matrices, "LEAST_BITSLICED", 32)
     hw = bitline.load_hardware("tinyadc", rows=20, encoding=encoding, readout=readout, dac_bits=dac_bits, adc_bits=12)
     x = random_images(3, 3, 11, 9)
