@@ -40,7 +40,7 @@ class NetworkEngine(StrEnum):
     BITSERIAL = "bitserial"
     """Crossbars, every conversion performed and counted."""
     CERTIFIED = "certified"
-    """Crossbars, proven outputs by an exact product; same integers."""
+    """Crossbars, an exact product and only conversions that may saturate; same integers."""
     EXACT = "exact"
     """No crossbars: the exact integer network, ``x @ w`` on the same codes."""
 
