@@ -407,6 +407,11 @@ def test_histogram_counts_every_column_sum(problem: Problem) -> None:
     np.testing.assert_array_equal(flat, (wanted - 10).sum(axis=0))
 
 
+def test_exact_product_is_exact_beyond_float32() -> None:
+    """4097 * 4096 + 1 = 2^24 + 4097, which float32 does not hold."""
+    assert exact_product(np.array([[4097, 1]]), np.array([[4096], [1]])).tolist() == [[16_781_313]]
+
+
 def test_exact_product_is_exact_beyond_float() -> None:
     """2^15 * 2^16 * 600 needs more than float32's 24 bits, and the odd terms more than rounding."""
     x = np.full((2, 600), 2**16 - 1)
