@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numba import get_num_threads, set_num_threads
 
 import bitline
 from bitline.certification import certify_checkpoint
 from bitline.crossbar.engines import Crossbars
+from bitline.data import open_dataset
 from bitline.network.conversion import matrix_layers
 from bitline.network.quantisation import quantise_weights
 from bitline.preparation import load_network
@@ -86,6 +89,33 @@ def test_two_bits_below_the_images_themselves_saturate_and_both_engines_agree(sh
         layer["conversions"] for layer in reports[1]["layers"]
     ]
     assert reports[0]["accuracy"] == reports[1]["accuracy"]
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_engines_agree_from_far_below_to_above_the_certificate(shared_data: Path, name: str) -> None:
+    """Outputs, conversions and saturations, in batches of any size, on any number of threads."""
+    module = load_network(shared_data / "checkpoints" / "cifar10" / name)[2].module
+    images = open_dataset(f"cifar10:{shared_data / 'cifar10'}").test.images(0, 5)
+    hw = bitline.load_hardware("tinyadc")
+    network = bitline.convert(module, images, hw, calibrator="max")
+    threads, counted = get_num_threads(), []
+    for bits in (1, 4, 6, 7, 8, 10):
+        network.use_hardware(hw.replace(adc_bits=bits))
+        runs = []
+        for engine, size, number in (("bitserial", 5, threads), ("certified", 5, threads), ("certified", 3, 1)):
+            network.engine = engine
+            network.reset_counters()
+            set_num_threads(number)
+            try:
+                outputs = torch.cat([network(batch) for batch in images.split(size)])
+            finally:
+                set_num_threads(threads)
+            runs.append((outputs, [(c.vectors, c.conversions, c.saturations) for c in network.counters]))
+        for outputs, counts in runs[1:]:
+            assert torch.equal(outputs, runs[0][0])
+            assert counts == runs[0][1]
+        counted.append(sum(saturations for _, _, saturations in runs[0][1]))
+    assert counted[0] > 0 == counted[-1]
 
 
 def test_pruned_imagenet_squeezenet(shared_data: Path) -> None:
