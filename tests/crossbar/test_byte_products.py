@@ -164,7 +164,8 @@ def test_no_images() -> None:
 def test_a_compiler_without_avx() -> None:
     """LLVM would end the process: it cannot split the instruction."""
     program = "from bitline.crossbar.byte_tiles import HAS_BYTE_DOTS\nassert not HAS_BYTE_DOTS\n"
-    subprocess.run([sys.executable, "-c", program], env=os.environ | {"NUMBA_ENABLE_AVX": "0"}, check=True)
+    environment = os.environ | {"NUMBA_ENABLE_AVX": "0"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="compiles for another processor")
@@ -180,4 +181,4 @@ def test_a_processor_without_byte_products() -> None:
         "assert np.array_equal(ByteProducts(w[None], Window(), (0, 255)).multiply(x), x @ w)\n"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
