@@ -249,6 +249,11 @@ def convolve(x: Any, w: Any, window: Any) -> np.ndarray:
     return np.array(products).reshape(-1, groups * w.shape[2])
 
 
+def dequantise(y: Any, input_scale: float, weight_scale: Any, bias: Any) -> np.ndarray:
+    """Real values of products y (M, N): ``y * (input_scale * weight_scale) + bias`` in float64, rounded to float32."""
+    return (np.asarray(y, np.float64) * (input_scale * weight_scale) + bias).astype(np.float32)
+
+
 def ceil_log2(numerator: int, denominator: int = 1) -> int:
     """``ceil(log2(numerator / denominator))`` without floating point; may be negative."""
     bits = -64

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numba import get_num_threads, set_num_threads
+from tests.reference import dequantise
 from torch import nn
 
 import bitline
@@ -20,7 +21,7 @@ from bitline.network.crossbar_modules import CrossbarModule
 from bitline.network.dense import DenseConvolution
 from bitline.network.integer import IntegerConvolution
 from bitline.network.patches import pad_images, patches
-from bitline.network.quantisation import dequantise_product, quantise
+from bitline.network.quantisation import quantise
 
 
 def plain_product(x, w, window):
@@ -140,7 +141,7 @@ def test_products_are_rescaled_like_numbers(dtype):
     y = rng.integers(-(2**24), 2**24, size=(50, 7))
     scale, bias = rng.random(7) * 1e-3, rng.normal(size=7)
     bias[0], scale[1] = 0.0, 1e-40
-    expected = dequantise_product(y, 1.0, scale, bias).view(np.int32)
+    expected = dequantise(y, 1.0, scale, bias).view(np.int32)
     out = np.empty(y.shape, np.float32)
     dequantise_rows(y.astype(dtype), scale, bias, out)
     np.testing.assert_array_equal(out.view(np.int32), expected)

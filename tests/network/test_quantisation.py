@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from tests.reference import dequantise
 
 import bitline
+from bitline.crossbar.rescaling import dequantise_rows
 from bitline.layers import Window
 from bitline.network import quantisation
 from bitline.network.integer import IntegerMatrices
 from bitline.network.patches import blocks, gather_patches, pad_images, patches
-from bitline.network.quantisation import code_dtype, dequantise_product, quantise, quantise_weights
+from bitline.network.quantisation import code_dtype, quantise, quantise_weights
 
 HW = bitline.load_hardware("tinyadc")
 
@@ -87,15 +89,15 @@ def test_code_type_holds_the_whole_range(bits, signed, dtype):
 
 
 def test_product_is_rescaled_in_float64_and_rounded_once():
-    y = np.array([[3, 2**40 + 1]], np.int64)
-    out = dequantise_product(y, 0.1, np.array([0.3, 1.0]), np.array([0.7, -1.0]))
+    y, scale = np.array([[3, 2**40 + 1]], np.int64), np.array([0.1 * 0.3, 0.1 * 1.0])
     expected = [3 * (0.1 * 0.3) + 0.7, (2**40 + 1) * (0.1 * 1.0) + -1.0]  # Python's floats are float64
-    assert out.dtype == np.float32
+    out = np.empty((1, 2), np.float32)
+    dequantise_rows(y, scale, np.array([0.7, -1.0]), out)
     assert out.tolist() == [[float(np.float32(v)) for v in expected]]
+    assert dequantise(y, 0.1, np.array([0.3, 1.0]), np.array([0.7, -1.0])).tolist() == out.tolist()
     # 0.1 as a float32 would leave 1.49
-    cancelled = dequantise_product(np.array([[10**9]]), 0.1, np.array([1.0]), np.array([-1e8]))
-    assert abs(cancelled.item()) < 1e-7
-    assert dequantise_product(y, 2.0, np.array([1.0, 1.0]), None)[0, 0] == 6.0
+    dequantise_rows(np.array([[10**9]]), np.array([0.1]), np.array([-1e8]), out[:, :1])
+    assert abs(out[0, 0]) < 1e-7
 
 
 # --- the exact product -----------------------------------------------------------------------------------------------

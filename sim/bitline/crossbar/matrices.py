@@ -29,7 +29,7 @@ _MOST_LISTED = 1 << 23
 
 _NANOSECONDS_PER_ADDITION, _NANOSECONDS_PER_SUM, _NANOSECONDS_PER_ROW = 0.55 / 512, 13 / 512, 0.028
 """Of the bit-sliced kernel, for one digit of a vector: a one of a cell added, all else a column that is not empty
-costs, and a row packed; fitted to ResNet-20's layers and to (1024, 1152) x (1152, 256), dense and at CP rates to 64."""
+costs, and a row packed; fitted to (1024, 1152) x (1152, 256), dense and at CP rate 16, rows to ResNet-20's layers."""
 _NANOSECONDS_PER_CONVERSION = 0.5
 _BLOCK_BYTES = 1 << 20
 _HISTOGRAM_BLOCKS = 16

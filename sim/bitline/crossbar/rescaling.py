@@ -1,7 +1,8 @@
 """Numba kernels between real activations and integer codes: one pass each way, the margins of a convolution included.
 
-Everything is float64 with one documented order of operations, the one of ``network.quantisation``, their readable twin:
-equal integers give equal floats bit for bit. One thread owns an image or a line, so no result depends on their number.
+Everything is float64 with one documented order of operations, so equal integers give equal floats bit for bit; their
+readable twins are ``network.quantisation.quantise`` and one in ``tests/reference.py``. One thread owns an image or a
+line, so no result depends on their number.
 """
 
 from __future__ import annotations

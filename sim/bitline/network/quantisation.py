@@ -1,4 +1,4 @@
-"""From real numbers to integer codes and back: weights per output, activations per tensor, products to outputs.
+"""From real numbers to integer codes: weights per output, activations per tensor. The way back is ``rescaling``.
 
 Everything is float64 with one documented order of operations, so that equal integers give equal floats bit for bit.
 """
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitline.hardware import Hardware
 
-__all__ = ["code_dtype", "dequantise_product", "quantise", "quantise_weights"]
+__all__ = ["code_dtype", "quantise", "quantise_weights"]
 
 
 _BLOCK_WEIGHTS = 1 << 20
@@ -77,29 +77,3 @@ def quantise(x: NDArray[np.floating], scale: float, low: int, high: int, dtype: 
     np.rint(real, out=real)
     np.clip(real, low, high, out=real)
     return real.astype(dtype)
-
-
-def dequantise_product(
-    y: NDArray[np.int64],
-    input_scale: float,
-    weight_scale: NDArray[np.float64],
-    bias: NDArray[np.float64] | None,
-) -> NDArray[np.float32]:
-    """Give integer products their real value: ``y * (input_scale * weight_scale) + bias`` in float64, then float32.
-
-    Parameters
-    ----------
-    y : ndarray [shape=(M, N), int64]
-        Products of activation and weight codes.
-    input_scale : float
-    weight_scale : ndarray [shape=(N,), float64]
-    bias : ndarray [shape=(N,), float64] or None
-
-    Returns
-    -------
-    ndarray [shape=(M, N), float32]
-    """
-    real = y * (input_scale * weight_scale)
-    if bias is not None:
-        real += bias
-    return real.astype(np.float32)
