@@ -28,9 +28,32 @@ _LINE = 64
 _LEAST_COLUMNS = 4
 """Outputs of a group from which on a register of 16 is not mostly empty."""
 
-# 8 and 16 sums in registers: an instruction takes four cycles, and one or two begin each cycle
-_tile_1_1, _tile_4_1, _tile_8_1 = byte_tile(1, 1), byte_tile(4, 1), byte_tile(8, 1)
-_tile_1_2, _tile_4_2, _tile_8_2 = byte_tile(1, 2), byte_tile(4, 2), byte_tile(8, 2)
+
+def _tiles(registers: int) -> Any:
+    """Sums of so many registers of outputs for any number of positions, by tiles of eight, four and one."""
+    # 8 and 16 sums in registers: an instruction takes four cycles, and one or two begin each cycle
+    eight, four, one = byte_tile(8, registers), byte_tile(4, registers), byte_tile(1, registers)
+
+    @njit(nogil=True)
+    def sums_of_registers(codes, step, count, offsets, runs, steps, weights, sums, width):
+        done = 0
+        while done < count:
+            if count >= 8:
+                k = min(done, count - 8)
+                eight(codes + k * step, step, offsets, runs, steps, weights, sums + k * width, width)
+                done = k + 8
+            elif count >= 4:
+                k = min(done, count - 4)
+                four(codes + k * step, step, offsets, runs, steps, weights, sums + k * width, width)
+                done = k + 4
+            else:
+                one(codes + done * step, step, offsets, runs, steps, weights, sums + done * width, width)
+                done += 1
+
+    return sums_of_registers
+
+
+_one_register, _two_registers = _tiles(1), _tiles(2)
 
 
 @njit(nogil=True, cache=True)
@@ -43,34 +66,10 @@ def _products(codes, step, count, offsets, runs, steps, weights, registers, sums
     pair_bytes = 2 * LANES * STEP * runs * steps
     for pair in range(registers // 2):
         w, s = weights + pair * pair_bytes, sums + pair * 2 * LANES * 4
-        done = 0
-        while done < count:
-            if count >= 8:
-                k = min(done, count - 8)
-                _tile_8_2(codes + k * step, step, offsets, runs, steps, w, s + k * width, width)
-                done = k + 8
-            elif count >= 4:
-                k = min(done, count - 4)
-                _tile_4_2(codes + k * step, step, offsets, runs, steps, w, s + k * width, width)
-                done = k + 4
-            else:
-                _tile_1_2(codes + done * step, step, offsets, runs, steps, w, s + done * width, width)
-                done += 1
+        _two_registers(codes, step, count, offsets, runs, steps, w, s, width)
     if registers % 2:
         w, s = weights + registers // 2 * pair_bytes, sums + (registers - 1) * LANES * 4
-        done = 0
-        while done < count:
-            if count >= 8:
-                k = min(done, count - 8)
-                _tile_8_1(codes + k * step, step, offsets, runs, steps, w, s + k * width, width)
-                done = k + 8
-            elif count >= 4:
-                k = min(done, count - 4)
-                _tile_4_1(codes + k * step, step, offsets, runs, steps, w, s + k * width, width)
-                done = k + 4
-            else:
-                _tile_1_1(codes + done * step, step, offsets, runs, steps, w, s + done * width, width)
-                done += 1
+        _one_register(codes, step, count, offsets, runs, steps, w, s, width)
 
 
 @njit(nogil=True, cache=True)
