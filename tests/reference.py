@@ -67,6 +67,11 @@ def slice_count(hw: Any) -> int:
     return count
 
 
+def read_rows(hw: Any) -> int:
+    """Rows of a row tile: all of a crossbar's, or those that are switched on together."""
+    return hw.rows if getattr(hw, "active_rows", None) is None else hw.active_rows
+
+
 def weight_limits(hw: Any) -> tuple[int, int]:
     """Smallest and largest weight code of the encoding."""
     top = 2 ** (hw.weight_bits - 1) - 1
@@ -85,8 +90,8 @@ def column_levels(w: Any, hw: Any) -> list[Tile]:
     w = np.asarray(w, dtype=np.int64)
     full = 2**hw.cell_bits - 1
     tiles = []
-    for number, start in enumerate(range(0, w.shape[0], hw.rows)):
-        block = w[start : start + hw.rows]
+    for number, start in enumerate(range(0, w.shape[0], read_rows(hw))):
+        block = w[start : start + read_rows(hw)]
         rows = block.shape[0]
         columns = []
         for s in range(slice_count(hw)):
@@ -325,9 +330,9 @@ def largest_nonzeros(w: Any, hw: Any) -> int:
     """``l``: the most non-zero weights in one column of one row tile."""
     w = np.asarray(w)
     counts = [0]
-    for start in range(0, w.shape[0], hw.rows):
+    for start in range(0, w.shape[0], read_rows(hw)):
         for n in range(w.shape[1]):
-            counts.append(sum(1 for weight in w[start : start + hw.rows, n] if weight != 0))
+            counts.append(sum(1 for weight in w[start : start + read_rows(hw), n] if weight != 0))
     return max(counts)
 
 
@@ -340,7 +345,7 @@ def equation_formula(v: int, w: int, r: int) -> int:
 def equation_bits(w: Any, hw: Any) -> int:
     """Eq. (1) for a matrix; 0 where r is 0 and the formula has no value: no bits are needed."""
     w = np.asarray(w)
-    r = largest_nonzeros(w, hw) if hw.encoding == "differential" else min(hw.rows, w.shape[0])
+    r = largest_nonzeros(w, hw) if hw.encoding == "differential" else min(read_rows(hw), w.shape[0])
     return equation_formula(hw.dac_bits, hw.cell_bits, r) if r > 0 else 0
 
 
@@ -351,7 +356,7 @@ def paper_formula(nonzeros: int) -> int:
 
 def paper_bits(w: Any, hw: Any) -> int | None:
     """The tables' count for a matrix, 0 without non-zeros; None outside ``R = 128, w = 2, v = 1``."""
-    if (hw.rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1):
+    if (read_rows(hw), hw.cell_bits, hw.dac_bits) != (128, 2, 1):
         return None
     nonzeros = largest_nonzeros(w, hw)
     return paper_formula(nonzeros) if nonzeros > 0 else 0

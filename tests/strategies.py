@@ -45,7 +45,17 @@ class Problem:
 
     def __repr__(self) -> str:
         """What a person needs to repeat a failure."""
-        fields = ("rows", "cell_bits", "dac_bits", "input_bits", "weight_bits", "encoding", "readout", "adc_bits")
+        fields = (
+            "rows",
+            "active_rows",
+            "cell_bits",
+            "dac_bits",
+            "input_bits",
+            "weight_bits",
+            "encoding",
+            "readout",
+            "adc_bits",
+        )
         text = ", ".join(f"{name}={getattr(self.hw, name)!s}" for name in (*fields, "adc_scope"))
         x, w = (f"{a.dtype}{a.shape} {a.tolist() if a.size <= 40 else '...'}" for a in (self.x, self.w))
         return f"Problem({text}, signed_inputs={self.signed_inputs}, x={x}, w={w})"
@@ -68,15 +78,19 @@ def hardware(draw: st.DrawFn, **fixed: Any) -> Hardware:
     """A valid hardware description; ``fixed`` gives any field a value."""
     fields: dict[str, Any] = dict(draw(encodings()))
     fields["rows"] = draw(st.sampled_from(ROWS) | st.integers(1, 40))
-    fields["cell_bits"] = draw(st.integers(1, 4))
+    divisors = [n for n in range(1, fields["rows"] + 1) if fields["rows"] % n == 0]
+    fields["active_rows"] = draw(st.none() | st.none() | st.sampled_from(divisors))
+    fields["cell_bits"] = draw(st.integers(1, 4) | st.integers(1, 8))
     fields["dac_bits"] = draw(st.sampled_from((1, 1, 1, 2, 3, 4, 7)))
     fields["input_bits"] = draw(st.sampled_from((8, 8, 1, 2, 3)) | st.integers(1, 16))
     fields["weight_bits"] = draw(st.sampled_from((8, 8, 2, 3)) | st.integers(2, 16))
     fields["adc_scope"] = draw(st.sampled_from(("layer", "chip", "slice")))
     fields.update(fixed)
+    if fields["active_rows"] is not None and fields["rows"] % fields["active_rows"]:
+        fields["active_rows"] = None  # of other rows than were given
     if "adc_bits" not in fields:
         policies = ["weight_aware", "equation"]
-        if (fields["rows"], fields["cell_bits"], fields["dac_bits"]) == (128, 2, 1):
+        if (fields["active_rows"] or fields["rows"], fields["cell_bits"], fields["dac_bits"]) == (128, 2, 1):
             policies.append("paper")
         fields["adc_bits"] = draw(st.integers(1, 9) | st.integers(1, 16) | st.sampled_from(policies))
     return load_hardware("tinyadc", **fields)
@@ -115,7 +129,7 @@ def _as_dtype(draw: st.DrawFn, values: np.ndarray, low: int, high: int) -> np.nd
 def weights(draw: st.DrawFn, hw: Hardware, *, max_columns: int = 4, max_rows: int | None = None) -> np.ndarray:
     """Weight codes (K, N) for this hardware; K lies around multiples of the tile height."""
     limit = max_rows or (24 if SMALL else 270)
-    around = [tiles * hw.rows + extra for tiles in (0, 1, 2, 3) for extra in (-1, 0, 1)]
+    around = [tiles * hw.read_rows + extra for tiles in (0, 1, 2, 3) for extra in (-1, 0, 1)]
     k = draw(st.sampled_from([k for k in around if 1 <= k <= limit] or [limit]) | st.integers(1, min(limit, 12)))
     n = draw(st.integers(1, 2 if SMALL else max_columns))
     low, high = hw.weight_range

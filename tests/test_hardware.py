@@ -53,7 +53,7 @@ def test_design_section_7_overrides() -> None:
         ({"rows": 2.0}, ["rows", "integer", "2.0"]),
         ({"rows": True}, ["rows", "boolean"]),
         ({"rows": "128"}, ["rows", "integer", "'128'"]),
-        ({"cell_bits": 5}, ["cell_bits", "4", "got 5"]),
+        ({"cell_bits": 9}, ["cell_bits", "8", "got 9"]),
         ({"weight_bits": 1}, ["weight_bits", "2", "got 1"]),
         ({"input_bits": 17}, ["input_bits", "16", "got 17"]),
         ({"adc_bits": 17}, ["adc_bits", "1..16", "got 17"]),
@@ -62,7 +62,12 @@ def test_design_section_7_overrides() -> None:
         ({"encoding": "unary"}, ["encoding", "differential", "'unary'"]),
         ({"row": 128}, ["row", "unknown key"]),
         ({"readout": "analog", "encoding": "offset"}, ["readout", "differential", "offset"]),
-        ({"adc_bits": "paper", "rows": 64}, ["paper", "rows: 128", "rows: 64"]),
+        ({"adc_bits": "paper", "rows": 64}, ["paper", "128 rows", "64 rows"]),
+        ({"adc_bits": "paper", "active_rows": 64}, ["paper", "128 rows", "64 rows"]),
+        ({"active_rows": 0}, ["active_rows", "1", "got 0"]),
+        ({"active_rows": 48}, ["active_rows", "divide rows: 128", "got 48"]),
+        ({"active_rows": 256}, ["active_rows", "divide rows: 128", "got 256"]),
+        ({"active_rows": 2.0}, ["active_rows", "integer", "2.0"]),
     ],
 )
 def test_impossible_values_are_named(overrides: dict[str, object], words: list[str]) -> None:

@@ -57,14 +57,14 @@ class AdcTarget:
 
     def constraint(self, hw: Hardware, share: float = 1.0) -> ConstraintSet:
         """The constraint set; below share 1 an easier one."""
-        whole = hw.rows * hw.max_level
+        whole = hw.read_rows * hw.max_level
         limit = self.limit + round((1 - share) * (whole - self.limit))
         if self.bit_level:
-            return ValueBit(limit=limit, rows=hw.rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
+            return ValueBit(limit=limit, rows=hw.read_rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
         return AdcFit(
             limit=limit,
-            nonzeros=self.nonzeros + round((1 - share) * (hw.rows - self.nonzeros)),
-            rows=hw.rows,
+            nonzeros=self.nonzeros + round((1 - share) * (hw.read_rows - self.nonzeros)),
+            rows=hw.read_rows,
             weight_bits=hw.weight_bits,
             cell_bits=hw.cell_bits,
         )
@@ -90,11 +90,11 @@ def plan_adc_target(
         limit = _limit(hw, bits, matrix.signed_inputs)
         weights = weight_matrices(layer.module.weight, layer.groups)
         if bit_level:
-            fitted = ValueBit(limit=limit, rows=hw.rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
+            fitted = ValueBit(limit=limit, rows=hw.read_rows, weight_bits=hw.weight_bits, cell_bits=hw.cell_bits)
             masks = list(weight_matrices(fitted.project(layer.module.weight, layer.groups), layer.groups) != 0)
         else:
             masks = [_mask(w, c, hw, limit) for w, c in zip(weights, matrix.codes, strict=True)]
-        tiles = np.arange(0, weights.shape[1], hw.rows)
+        tiles = np.arange(0, weights.shape[1], hw.read_rows)
         most = max(
             int(np.add.reduceat(mask & (w != 0), tiles, axis=0).max()) for mask, w in zip(masks, weights, strict=True)
         )
@@ -162,7 +162,7 @@ def _limit(hw: Hardware, bits: int, signed_inputs: bool) -> int:
 
 
 def _mask(weights: NDArray[np.floating], codes: NDArray[np.int32], hw: Hardware, limit: int) -> NDArray[np.bool_]:
-    return fitting_mask(weights, codes, hw.rows, limit, cell_bits=hw.cell_bits, slices=hw.slices)
+    return fitting_mask(weights, codes, hw.read_rows, limit, cell_bits=hw.cell_bits, slices=hw.slices)
 
 
 def _fits(matrix: MatrixLayer, hw: Hardware, bits: int, codes: NDArray[np.int32] | None = None) -> bool:
@@ -174,16 +174,16 @@ def _fits(matrix: MatrixLayer, hw: Hardware, bits: int, codes: NDArray[np.int32]
 
 
 def _largest_uniform(weights: NDArray[np.floating], matrix: MatrixLayer, hw: Hardware, bits: int) -> int:
-    unlimited = hw.rows * hw.max_level
+    unlimited = hw.read_rows * hw.max_level
 
     def certifies(most: int) -> bool:
         masks = [
-            fitting_mask(w, c, hw.rows, unlimited, cell_bits=hw.cell_bits, slices=hw.slices, most=most)
+            fitting_mask(w, c, hw.read_rows, unlimited, cell_bits=hw.cell_bits, slices=hw.slices, most=most)
             for w, c in zip(weights, matrix.codes, strict=True)
         ]
         return _fits(matrix, hw, bits, np.where(np.stack(masks), matrix.codes, 0).astype(np.int32))
 
-    low, high = 0, min(hw.rows, weights.shape[1])  # low certifies
+    low, high = 0, min(hw.read_rows, weights.shape[1])  # low certifies
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if certifies(middle) else (low, middle - 1)

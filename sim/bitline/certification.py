@@ -46,7 +46,7 @@ def certify_checkpoint(
     hardware = chosen_hardware(hw, adc_bits)
     loaded, _, network = load_network(checkpoint, arch)
     if cp_rate is not None:
-        constraint = ColumnProportional(rate=cp_rate, rows=hardware.rows)
+        constraint = ColumnProportional(rate=cp_rate, rows=hardware.read_rows)
         project_layers(prunable_layers(network.module), constraint)
     certificate = certify_layers(matrix_layers(network.module, hardware).layers, hardware)
     return replace(certificate, network=network.architecture), loaded.sha256

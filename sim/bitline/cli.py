@@ -489,7 +489,8 @@ def _hw(args: argparse.Namespace) -> None:
     else:
         physical = "with" if hw.chip is not None else "without"
         print(
-            f"{args.hw}: valid; {hw.name}: {hw.rows} x {hw.columns} crossbars, {hw.cell_bits}-bit cells, "
+            f"{args.hw}: valid; {hw.name}: {hw.rows} x {hw.columns} crossbars, {hw.read_rows} rows on at once, "
+            f"{hw.cell_bits}-bit cells, "
             f"{hw.dac_bits}-bit DACs, {hw.input_bits}-bit inputs, {hw.weight_bits}-bit weights, {hw.encoding.value} "
             f"encoding, {hw.readout.value} readout, ADC {hw.adc_bits}, {physical} a chip to price"
         )

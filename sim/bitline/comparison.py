@@ -324,7 +324,7 @@ class _Work:
         )
         codes = []
         for layer, proof, counters in zip(network.layers, _proofs(network), network.counters, strict=True):
-            tiles = hw.input_passes(layer.signed_inputs) * -(-layer.rows // hw.rows) * layer.groups
+            tiles = hw.input_passes(layer.signed_inputs) * -(-layer.rows // hw.read_rows) * layer.groups
             signs = 1 if hw.readout is Readout.ANALOG else hw.signs
             each = tiles * np.array([layer.columns * signs] * hw.slices + [int(proof.adc.unit is not None)])
             vectors, rest = divmod(counters.conversions, hw.input_cycles * int(each.sum()))
@@ -420,7 +420,7 @@ def _spent(
 def _needed(counted: Comparisons, mapping: PolarisedMapping, layer: Any, hw: Hardware) -> Comparisons:
     """Of the conversions of both columns of every fragment, those that a polarised mapping performs."""
     passes = hw.input_passes(layer.signed_inputs)
-    fragments = -(-layer.rows // hw.rows) * layer.groups * layer.columns
+    fragments = -(-layer.rows // hw.read_rows) * layer.groups * layer.columns
     both = passes * hw.input_cycles * hw.slices * hw.signs * fragments  # of one input vector
     vectors = int(counted.conversions.sum()) // both
     each = np.where(counted.conversions > 0, mapping.conversions // hw.slices * vectors, 0)

@@ -92,6 +92,9 @@ def _adc_bits(value: object) -> object:
 
 _Int = BeforeValidator(_integer)
 
+AT_DEFAULT_LEFT_OUT = Field(exclude_if=lambda value: value is None)
+"""Of a field that older descriptions lack: where it is none it is in no dump, so their hashes stay what they were."""
+
 
 class Hardware(BaseModel):
     """A ReRAM crossbar accelerator: what the numbers depend on, and what the price depends on."""
@@ -112,7 +115,11 @@ class Hardware(BaseModel):
     columns: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
     """Bit lines of a crossbar (an offset encoding's unit column comes on top)."""
 
-    cell_bits: Annotated[int, _Int, Field(ge=1, le=4)] = 2
+    active_rows: Annotated[Annotated[int, _Int, Field(ge=1, le=65536)] | None, AT_DEFAULT_LEFT_OUT] = None
+    """Word lines switched on in one read, a divisor of ``rows``; none: all. A crossbar then takes ``rows /
+    active_rows`` reads an input cycle, each conversion sums so many rows only, and the proof is about these sums."""
+
+    cell_bits: Annotated[int, _Int, Field(ge=1, le=8)] = 2
     """Bits one ReRAM cell stores (w)."""
 
     dac_bits: Annotated[int, _Int, Field(ge=1, le=16)] = 1
@@ -143,12 +150,19 @@ class Hardware(BaseModel):
     def _consistent(self) -> Hardware:
         if self.readout is Readout.ANALOG and self.encoding is not Encoding.DIFFERENTIAL:
             raise ValueError(f"readout: analog needs encoding: differential, not {self.encoding.value}")
-        if self.adc_bits is AdcPolicy.PAPER and (self.rows, self.cell_bits, self.dac_bits) != (128, 2, 1):
+        if self.active_rows is not None and self.rows % self.active_rows:
+            raise ValueError(f"active_rows: must divide rows: {self.rows}, got {self.active_rows}")
+        if self.adc_bits is AdcPolicy.PAPER and (self.read_rows, self.cell_bits, self.dac_bits) != (128, 2, 1):
             raise ValueError(
-                "adc_bits: paper is defined for rows: 128, cell_bits: 2, dac_bits: 1 only, "
-                f"not rows: {self.rows}, cell_bits: {self.cell_bits}, dac_bits: {self.dac_bits}"
+                "adc_bits: paper is defined for 128 rows a read, cell_bits: 2, dac_bits: 1 only, "
+                f"not {self.read_rows} rows, cell_bits: {self.cell_bits}, dac_bits: {self.dac_bits}"
             )
         return self
+
+    @property
+    def read_rows(self) -> int:
+        """Rows whose cells one conversion sums, and the height of a row tile in the numbers and in the proof."""
+        return self.rows if self.active_rows is None else self.active_rows
 
     @property
     def input_cycles(self) -> int:

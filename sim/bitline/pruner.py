@@ -247,7 +247,7 @@ def _constraints(
         targets = plan_adc_target(module, layers, hw, plan.pruning.adc_bits, bit_level=bit_level)
         # Of the value-level zeros, where it is not the number of non-zeros that is bounded.
         rates = {
-            name: 1 / max(target.kept, 1e-9) if bit_level else _rate_of(target.nonzeros, hw.rows)
+            name: 1 / max(target.kept, 1e-9) if bit_level else _rate_of(target.nonzeros, hw.read_rows)
             for name, target in targets.items()
         }
 
@@ -461,7 +461,7 @@ def _mask_statistics(layers: Sequence[PrunableLayer], rates: Mapping[str, float]
     statistics = []
     for layer in layers:
         matrices = weight_matrices(layer.module.weight, layer.groups)
-        tiles = np.arange(0, matrices.shape[1], hw.rows)
+        tiles = np.arange(0, matrices.shape[1], hw.read_rows)
         counts = np.add.reduceat(matrices != 0, tiles, axis=1)
         statistics.append(
             {
@@ -534,7 +534,7 @@ def _checked(
     layers = [saved_layers[layer.name] for layer in dense]
     # The ADC's constraint is checked by the certificate, which folds batch norm; here the rates that came of it.
     constraints: Sequence[ConstraintSet] = (
-        [ColumnProportional(rates[layer.name], hw.rows) for layer in layers]
+        [ColumnProportional(rates[layer.name], hw.read_rows) for layer in layers]
         if targets and plan.pruning.method == "cp"
         else eased(1.0)
     )

@@ -272,6 +272,20 @@ def test_hand_calculation_of_the_documentation():
     assert layer.occupancy == pytest.approx(1 / 16)
 
 
+def test_rows_switched_on_in_turns_cost_time_and_save_power():
+    """8 of 128 rows on at once: 16 reads for one, so a sixteenth of the peak; a sixteenth of the cells and DACs on."""
+    few, all_on = peak(ISAAC.replace(active_rows=8)), peak(ISAAC)
+    assert few.tops == pytest.approx(all_on.tops / 16)
+    power = {c.name: c.power_mw for c in all_on.table.components}
+    for component in few.table.components:
+        factor = 1 / 16 if component.name in ("crossbar", "dac") else 1
+        assert component.power_mw == pytest.approx(factor * power[component.name]), component.name
+    assert few.area_mm2 == all_on.area_mm2
+    report = estimate(NETWORKS["resnet18"], ISAAC.replace(active_rows=8), replication="smallest")
+    # conv1: 112 x 112 positions x 16 input cycles x 16 reads
+    assert report.totals.interval_cycles == 112 * 112 * 16 * 16
+
+
 def test_timeline_is_a_small_chrome_trace():
     report = estimate(NETWORKS["resnet18"], EIGHT)
     trace = timeline(report)

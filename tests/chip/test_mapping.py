@@ -96,6 +96,24 @@ def test_signed_inputs_take_two_passes_only_with_several_bits_a_cycle():
     assert weight_facts(layer, TINYADC.replace(dac_bits=2)).passes == 2
 
 
+def test_rows_switched_on_in_turns():
+    # 300 rows: the fullest crossbar has 128; 8 on at once: 16 reads an input digit
+    hw = TINYADC.replace(active_rows=8)
+    assert map_layer(_operation(300, 4), hw).turns == 16
+    assert map_layer(_operation(300, 4), hw).crossbars == map_layer(_operation(300, 4), TINYADC).crossbars
+    # 20 rows: 8 + 8 + 4
+    assert map_layer(_operation(20, 4), hw).turns == 3
+    # 14 groups of 9 rows share a crossbar; the proof reads each as 8 + 1 rows
+    assert map_layer(_operation(9, 1, groups=64), hw).turns == 14 * 2
+    # 16 groups of 3 rows share a crossbar, two of them a read
+    assert map_layer(_operation(3, 1, groups=64), hw).turns == 8
+    # 100 of 128 rows are zero and go: 28 rows, 4 reads
+    codes = np.ones((1, 128, 4), dtype=np.int32)
+    codes[:, 28:] = 0
+    assert map_layer(_operation(128, 4), hw, weight_facts(_layer(codes), hw)).turns == 4
+    assert map_layer(_operation(300, 4), TINYADC).turns == 1
+
+
 def _brute_force(codes, hw) -> tuple[int, int]:
     """(crossbars with a non-zero weight, all crossbars) of one group, from a dictionary of its physical cells."""
     live_rows = [r for r in range(codes.shape[0]) if codes[r].any()]

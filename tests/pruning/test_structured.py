@@ -206,6 +206,15 @@ def test_combined_by_hand() -> None:
     assert constraint.violation(projected) == 0
 
 
+def test_cp_of_the_rows_that_are_on_together() -> None:
+    # a crossbar of 4 rows, 2 on at once: at rate 2 one of every 2 rows stays, not two of 4
+    weight = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+    constraint = combined(weight, shape_rate=1, cp_rate=2, rows=4, read_rows=2, multiple=1)
+    assert constraint.project(weight, 1).tolist() == [[4.0, 0.0, 2.0, 0.0]]
+    whole = combined(weight, shape_rate=1, cp_rate=2, rows=4, multiple=1)
+    assert whole.project(weight, 1).tolist() == [[4.0, 3.0, 0.0, 0.0]]
+
+
 def test_filters_are_chosen_by_what_cp_leaves() -> None:
     # The first column has 9 + 9 before CP but 9 after it; the second keeps its 16.
     weight = torch.tensor([[3.0, 3.0], [4.0, 0.0]])

@@ -150,7 +150,8 @@ _LEVEL = {Per.TILE: "tile", Per.CHIP: "chip"}  # everything else lies inside an 
 def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
     """Return the power and area of every component at an ADC resolution under a law.
 
-    Several resolutions, one a weight slice, are priced as that mix of ADCs in equal shares.
+    Several resolutions, one a weight slice, are priced as that mix of ADCs in equal shares. Cells and what drives the
+    rows take their printed power for the rows that are on at once.
 
     Raises
     ------
@@ -169,6 +170,8 @@ def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
         power, area = component.power_mw * factor, component.area_mm2 * factor
         if name == "adc":
             power, area = power * adc_power, area * adc_area
+        if name == "crossbar" or component.per in (Per.CELL, Per.ROW):  # printed with all rows on
+            power *= hw.read_rows / hw.rows
         components.append(
             ComponentPrice(
                 name=name,
@@ -286,7 +289,7 @@ def peak(hw: Hardware, *, adc_bits: int | None = None, law: AdcLaw | str | None 
     crossbars = hierarchy.crossbars_per_ima.value * hierarchy.imas_per_tile.value * hierarchy.tiles_per_chip.value
     clock = clock_of(hw, bits)
     weights = hw.rows * hw.columns / (hw.slices * hw.signs)  # of one crossbar
-    ops_per_s = 2 * weights / (hw.input_cycles * clock.cycle_ns * 1e-9)
+    ops_per_s = 2 * weights / (hw.input_cycles * (hw.rows // hw.read_rows) * clock.cycle_ns * 1e-9)
     return Peak(
         hardware=hw.name,
         adc_bits=bits,

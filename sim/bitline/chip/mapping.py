@@ -80,7 +80,8 @@ class WeightFacts:
     blocks: BlockLayout | None = None
     """Another layout of the same weights, to be used instead: zero rows or columns squeezed out block by block."""
     turns: int = 1
-    """Turns in which a crossbar's rows are driven: its fragments in a polarised mapping."""
+    """Turns in which a crossbar's rows are driven where the mapping, not the hardware, says so: a polarised mapping's
+    fragments."""
     tile_columns: tuple[tuple[int, ...], ...] | None = None
     """Physical columns of each group's row tiles, where they are not the encoding's; rows and columns all stay then."""
 
@@ -211,7 +212,7 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     removed_rows = facts.removed_rows if facts else (0,) * groups
     removed_columns = facts.removed_columns if facts else (0,) * groups
     if facts and facts.blocks:
-        return _from_blocks(operation, facts, facts.blocks)
+        return _from_blocks(operation, facts, facts.blocks, _turns(rows, 1, hw))
     if len(removed_rows) != groups:
         raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
     shared = 1
@@ -252,11 +253,24 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
         crossbars=max(1, crossbars - dropped),
         cells=cells,
         input_passes=facts.passes if facts else 1,
-        turns=facts.turns if facts else 1,
+        turns=facts.turns
+        if facts and facts.turns > 1
+        else _turns(max(rows - gone for gone in removed_rows), shared, hw),
     )
 
 
-def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout) -> LayerMapping:
+def _turns(rows: int, shared: int, hw: Hardware) -> int:
+    """Reads an input digit takes where a crossbar's rows are switched on in turns, in the fullest crossbar.
+
+    Groups that share a crossbar have no column in common, so rows of several may be on together; those of one group
+    are read as the proof reads them.
+    """
+    if hw.read_rows >= shared * rows:
+        return 1
+    return -(-shared // max(1, hw.read_rows // rows)) * -(-min(hw.rows, rows) // hw.read_rows)
+
+
+def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout, turns: int) -> LayerMapping:
     return LayerMapping(
         name=operation.name,
         rows=operation.rows,
@@ -274,6 +288,7 @@ def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout) 
         squeezed=blocks.squeezed,
         index_bits=blocks.index_bits,
         separate_rows=blocks.rows_read,
+        turns=turns,  # squeezed crossbars may take fewer
     )
 
 

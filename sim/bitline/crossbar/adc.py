@@ -98,7 +98,7 @@ def equation_bits(nonzeros: int, tile_rows: int, hw: Hardware) -> int:
 
 def paper_bits(nonzeros: int, hw: Hardware) -> int | None:
     """TinyADC's tables: ``ceil(8 - log2(R / l))``, for R = 128, w = 2, v = 1 only; not lossless in general."""
-    if (hw.rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1):
+    if (hw.read_rows, hw.cell_bits, hw.dac_bits) != (128, 2, 1):
         return None
     return 0 if nonzeros == 0 else 1 + (nonzeros - 1).bit_length()
 

@@ -76,7 +76,7 @@ class BitslicedCells:
         self.hw, self.signed_inputs = hw, signed_inputs
         self.row_count, self.slices = row_count, slices
         # a row past the tile's last is always zero: a matrix of few rows needs no planes for the rest of the tile
-        self.rows = min(hw.rows, row_count)
+        self.rows = min(hw.read_rows, row_count)
         self.used = levels.any(axis=(1, 2, 3))
         # the order in which the kernel walks: an output, its signs, their slices
         walked = np.ascontiguousarray(levels.transpose(0, 3, 1, 2)).reshape(row_count, -1)
@@ -97,12 +97,13 @@ class BitslicedCells:
 
     @staticmethod
     def supports(hw: Hardware, rows: int) -> bool:
-        """Whether these kernels know the design: counts fit their planes, no unit column, no analog pairs."""
+        """Whether these kernels know the design: counts and sums fit their planes, no unit column, no analog pairs."""
         return (
             hw.dac_bits == 1
             and hw.encoding is Encoding.DIFFERENTIAL
             and hw.readout is Readout.DIGITAL
-            and min(hw.rows, rows) < 1 << COUNT_PLANES
+            and min(hw.read_rows, rows) < 1 << COUNT_PLANES
+            and min(hw.read_rows, rows) * hw.max_level < 1 << SUM_PLANES
         )
 
     def convert(

@@ -122,12 +122,12 @@ class Certificate:
     @property
     def row_tiles(self) -> int:
         """Row tiles of the matrix."""
-        return -(-int(self.codes.shape[1]) // self.hardware.rows)
+        return -(-int(self.codes.shape[1]) // self.hardware.read_rows)
 
     @property
     def cp_rate(self) -> float | None:
         """Column-proportional pruning rate found, ``R / l``; None for an all-zero layer."""
-        return None if self.nonzeros_max == 0 else self.hardware.rows / self.nonzeros_max
+        return None if self.nonzeros_max == 0 else self.hardware.read_rows / self.nonzeros_max
 
     def worst(self) -> ColumnRecord | None:
         """The record of the refuted column that misses most bits, then has the largest sum; None if lossless."""
@@ -153,7 +153,7 @@ class Certificate:
             return None
         hw = self.hardware
         groups, rows, _ = self.codes.shape
-        low, high = record.tile * hw.rows, min(rows, (record.tile + 1) * hw.rows)
+        low, high = record.tile * hw.read_rows, min(rows, (record.tile + 1) * hw.read_rows)
         conducting = np.ones(high - low, np.bool_)
         if record.column is not None and record.slice is not None:
             cells = encode(self.codes[record.group][:, [record.column]], hw)
@@ -187,7 +187,7 @@ class Certificate:
         if sign not in signs:
             raise RangeError(f"Argument 'sign' must be one of {', '.join(signs)}, not {sign!r}")
         cells = encode(self.codes[group][:, [column]], hw)
-        part = cells.levels[tile * hw.rows : min(rows, (tile + 1) * hw.rows), signs.index(sign), slice, 0]
+        part = cells.levels[tile * hw.read_rows : min(rows, (tile + 1) * hw.read_rows), signs.index(sign), slice, 0]
         largest = int(part.sum(dtype=np.int64)) * max_digit(hw, self.signed_inputs)
         bits = _bits(largest, sign, hw)
         return ColumnRecord(
@@ -327,9 +327,9 @@ def _bits(largest: int, sign: str, hw: Hardware) -> int:
 
 def _tile_sums(codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool) -> NDArray[np.int64]:
     """S_max of every column [shape=(T, P, S, columns)]; groups side by side as columns, they only differ in inputs."""
-    starts = range(0, codes.shape[0], hw.rows)
+    starts = range(0, codes.shape[0], hw.read_rows)
     # tile by tile: the levels of a whole layer would take 64 bytes a weight
-    tiles = [encode(codes[start : start + hw.rows], hw).levels.sum(axis=0, dtype=np.int64) for start in starts]
+    tiles = [encode(codes[start : start + hw.read_rows], hw).levels.sum(axis=0, dtype=np.int64) for start in starts]
     sums = np.stack(tiles) if tiles else np.zeros((0, hw.signs, hw.slices, codes.shape[1]))
     return np.asarray(sums, np.int64) * max_digit(hw, signed_inputs)
 
@@ -349,7 +349,7 @@ def lossless_columns(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signe
         return np.asarray(fine.all(axis=1))
     fine_columns = (sums <= limits[:, None]).all(axis=(1, 2))
     if adc.unit is not None:
-        sizes = np.minimum(hw.rows, codes.shape[0] - hw.rows * np.arange(sums.shape[0]))
+        sizes = np.minimum(hw.read_rows, codes.shape[0] - hw.read_rows * np.arange(sums.shape[0]))
         units = sizes * max_digit(hw, signed_inputs) <= (1 << adc.unit) - 1
         fine_columns &= units[:, None]
     return np.asarray(fine_columns)
@@ -398,7 +398,7 @@ def _analyse(codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool) -> _An
     groups, rows, columns = codes.shape
     side_by_side = np.ascontiguousarray(codes.transpose(1, 0, 2)).reshape(rows, groups * columns)
     sums = _tile_sums(side_by_side, hw, signed_inputs)
-    starts = np.arange(0, rows, hw.rows)
+    starts = np.arange(0, rows, hw.read_rows)
     nonzero = np.add.reduceat(side_by_side != 0, starts, axis=0, dtype=np.int64) if starts.size else np.zeros((0, 0))
     nonzeros_max = int(nonzero.max(initial=0))
     per_slice = []
@@ -411,9 +411,9 @@ def _analyse(codes: NDArray[np.int32], hw: Hardware, signed_inputs: bool) -> _An
     units: tuple[int, ...] = ()
     if hw.encoding is not Encoding.DIFFERENTIAL:
         digit = max_digit(hw, signed_inputs)
-        units = tuple(min(hw.rows, rows - int(start)) * digit for start in starts)
+        units = tuple(min(hw.read_rows, rows - int(start)) * digit for start in starts)
     counts = BitCounts(
-        equation=equation_bits(nonzeros_max, min(hw.rows, rows), hw),
+        equation=equation_bits(nonzeros_max, min(hw.read_rows, rows), hw),
         paper=paper_bits(nonzeros_max, hw),
         weight_aware_per_slice=tuple(per_slice),
         weight_aware_unit=unsigned_bits(max(units, default=0)) if hw.encoding is not Encoding.DIFFERENTIAL else None,

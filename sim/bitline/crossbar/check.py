@@ -132,6 +132,11 @@ def _bits_for(total: int, sign: str, hw: Hardware) -> int:
         bits += 1
 
 
+def _rows_a_read(hw: Hardware) -> int:
+    """Rows whose cells one conversion sums: those switched on together, in a crossbar of so many."""
+    return hw.rows if hw.active_rows is None else min(hw.rows, hw.active_rows)
+
+
 def _largest_digit(hw: Hardware, signed: bool) -> int:
     """Largest digit over all codes, by writing the extreme codes' digits down."""
     base = 2**hw.dac_bits
@@ -155,7 +160,7 @@ def _check_layer(complaints: list[str], entry: dict[str, Any], layer: MatrixLaye
         "columns": columns,
         "signed_inputs": layer.signed_inputs,
         "weights_sha256": digest.hexdigest(),
-        "row_tiles": -(-rows // hw.rows),
+        "row_tiles": -(-rows // _rows_a_read(hw)),
         "nonzeros": int((layer.codes != 0).sum()),
     }
     bits = entry.get("adc_bits")
@@ -171,13 +176,14 @@ def _check_layer(complaints: list[str], entry: dict[str, Any], layer: MatrixLaye
         complaints.append(f"{where}: adc_bits.configured_unit: expected {'an integer' if has_unit else 'null'}")
         return
     digit = _largest_digit(hw, layer.signed_inputs)
+    height_of_tile = _rows_a_read(hw)
     worst: dict[tuple[int, int | None, str], int] = {}
     nonzeros_max = refuted = 0
     sums_at: dict[tuple[int, int, str, int], NDArray[np.int64]] = {}
     for g in range(groups):
         planes = _levels(layer.codes[g], hw)
         for tile in range(facts["row_tiles"]):
-            part = slice(tile * hw.rows, min(rows, (tile + 1) * hw.rows))
+            part = slice(tile * height_of_tile, min(rows, (tile + 1) * height_of_tile))
             height = part.stop - part.start
             nonzeros_max = max(nonzeros_max, int((layer.codes[g, part] != 0).sum(axis=0).max(initial=0)))
             for j in range(slices):
@@ -199,7 +205,7 @@ def _check_layer(complaints: list[str], entry: dict[str, Any], layer: MatrixLaye
                 worst[tile, None, "unit"] = height * digit
                 refuted += _bits_for(height * digit, "unit", hw) > int(unit_bits)  # type: ignore[arg-type]
     facts["nonzeros_max"] = nonzeros_max
-    facts["cp_rate"] = None if nonzeros_max == 0 else hw.rows / nonzeros_max
+    facts["cp_rate"] = None if nonzeros_max == 0 else _rows_a_read(hw) / nonzeros_max
     facts["refuted_columns"] = refuted
     facts["lossless"] = refuted == 0
     facts["max_column_sum"] = max(worst.values(), default=0)
@@ -227,7 +233,7 @@ def _check_counts(
     ]
     unit = max((_bits_for(total, sign, hw) for (_, j, sign), total in worst.items() if j is None), default=0)
     has_unit = hw.encoding.value != "differential"
-    r = min(hw.rows, rows) if has_unit else nonzeros
+    r = min(_rows_a_read(hw), rows) if has_unit else nonzeros
     equation = 0
     if r:
         # ceil(v + w + log2 r): the smallest integer e with 2^(e - v - w) >= r
@@ -235,7 +241,7 @@ def _check_counts(
             equation += 1
         equation -= 0 if hw.dac_bits > 1 and hw.cell_bits > 1 else 1
     paper: int | None = None
-    if (hw.rows, hw.cell_bits, hw.dac_bits) == (128, 2, 1):
+    if (_rows_a_read(hw), hw.cell_bits, hw.dac_bits) == (128, 2, 1):
         paper = 0
         while nonzeros and 2 ** (paper - 8) * 128 < nonzeros:
             paper += 1
@@ -314,7 +320,7 @@ def _check_witness(
         if not all(_is_integer(number) for number in (group, tile, code, *rows)):
             raise ValueError
         driven = [row - group * layer.rows for row in rows]
-        part = slice(tile * hw.rows, min(layer.rows, (tile + 1) * hw.rows))
+        part = slice(tile * _rows_a_read(hw), min(layer.rows, (tile + 1) * _rows_a_read(hw)))
         inside = all(part.start <= row < part.stop for row in driven) and 0 <= group < layer.groups
     except (KeyError, TypeError, ValueError):
         complaints.append(f"{where}: witness: expected group, tile, code and rows")

@@ -92,7 +92,7 @@ def encode(w: NDArray[np.int32], hw: Hardware) -> CellLevels:
     CellLevels
     """
     rows, columns = w.shape
-    tiles = -(-rows // hw.rows)
+    tiles = -(-rows // hw.read_rows)
     shifts = (hw.cell_bits * np.arange(hw.slices)).reshape(1, 1, -1, 1)
     if hw.encoding is Encoding.DIFFERENTIAL:
         stored = np.stack([np.maximum(w, 0), np.maximum(-w, 0)], axis=1)
@@ -102,7 +102,7 @@ def encode(w: NDArray[np.int32], hw: Hardware) -> CellLevels:
     flips = np.zeros((tiles, hw.signs, hw.slices, columns), np.bool_)
     if hw.encoding is Encoding.OFFSET_FLIP:
         for tile in range(tiles):
-            part = slice(tile * hw.rows, min(rows, (tile + 1) * hw.rows))
+            part = slice(tile * hw.read_rows, min(rows, (tile + 1) * hw.read_rows))
             half = hw.max_level * (part.stop - part.start)
             flips[tile] = 2 * levels[part].sum(axis=0, dtype=np.int64) > half
             levels[part] = np.where(flips[tile], hw.max_level - levels[part], levels[part])

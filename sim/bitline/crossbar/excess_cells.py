@@ -120,12 +120,12 @@ class ExcessCells:
         limits = np.tile(np.repeat((np.int64(1) << np.array(adc.per_slice, np.int64)) - 1, outputs), 2)
         places = np.int64(1) << (hw.cell_bits * np.arange(hw.slices))
         places = np.concatenate([np.repeat(places, outputs), np.repeat(-places, outputs)])
-        starts = range(0, row_count, hw.rows)
-        self._words = np.array([max(2, -(-min(hw.rows, row_count - first) // 64)) for first in starts], np.int64)
-        self._wanted = np.zeros((len(starts), min(hw.rows, row_count) + 1), np.int64)
+        starts = range(0, row_count, hw.read_rows)
+        self._words = np.array([max(2, -(-min(hw.read_rows, row_count - first) // 64)) for first in starts], np.int64)
+        self._wanted = np.zeros((len(starts), min(hw.read_rows, row_count) + 1), np.int64)
         layouts, cells, kept = [], [], []
         for tile, first in enumerate(starts):
-            rows = np.arange(first, min(first + hw.rows, row_count))
+            rows = np.arange(first, min(first + hw.read_rows, row_count))
             order = rows[np.argsort(rows % area, kind="stable")]
             layouts.append(_layout(order, area))
             levels = encode(codes[order], hw).levels.reshape(len(rows), -1)
@@ -135,7 +135,7 @@ class ExcessCells:
             self._wanted[tile] = np.searchsorted(np.sort(least), np.arange(self._wanted.shape[1]), side="right")
             padding = -len(refuted) % 8
             planes = np.zeros((1, hw.cell_bits, self._words[tile], len(refuted) + padding), np.uint64)
-            pack_cells(np.ascontiguousarray(levels[:, refuted]), hw.rows, planes)
+            pack_cells(np.ascontiguousarray(levels[:, refuted]), hw.read_rows, planes)
             cells.append(planes.ravel())
             kept.append(np.append(refuted, np.full(padding, -1)))
         self._sets, self._parts, self._part_masks, self._moves, self._move_masks = (

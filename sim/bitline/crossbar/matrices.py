@@ -76,7 +76,7 @@ class Matrix:
         rows, outputs = w.shape
         self.hw, self.adc, self.w = hw, adc, w
         self.signed = signed
-        tiles = -(-rows // hw.rows)
+        tiles = -(-rows // hw.read_rows)
         # analog codes lie in -2^(N-1) .. 2^(N-1) - 1, digital ones in 0 .. 2^N - 1
         bits = np.array(adc.per_slice, np.int64) - (1 if hw.readout is Readout.ANALOG else 0)
         limits = (np.int64(1) << bits) - 1
@@ -92,11 +92,11 @@ class Matrix:
         cells = encode(self.w, hw)
         tiles = cells.flips.shape[0]
         columns = hw.signs * hw.slices * outputs
-        words = -(-min(hw.rows, max(rows, 1)) // 64)
-        if hw.rows <= 128 and hw.rows > 64:
+        words = -(-min(hw.read_rows, max(rows, 1)) // 64)
+        if hw.read_rows <= 128 and hw.read_rows > 64:
             words = 2  # a matrix of few rows still fits the two-word kernel
         planes = np.zeros((tiles, hw.cell_bits, words, columns), np.uint64)
-        kernels.pack_cells(np.ascontiguousarray(cells.levels.reshape(rows, columns)), hw.rows, planes)
+        kernels.pack_cells(np.ascontiguousarray(cells.levels.reshape(rows, columns)), hw.read_rows, planes)
         return planes, np.ascontiguousarray(cells.flips.reshape(tiles, columns).astype(np.uint8))
 
     @property
@@ -117,8 +117,8 @@ class Matrix:
             return self.conversions(1, self.signed) * _NANOSECONDS_PER_CONVERSION
         ones = int(np.bitwise_count(np.abs(self.w)).sum(dtype=np.int64))
         columns = 0
-        for first in range(0, self.w.shape[0], hw.rows):
-            columns += int(np.count_nonzero(encode(self.w[first : first + hw.rows], hw).levels.any(axis=0)))
+        for first in range(0, self.w.shape[0], hw.read_rows):
+            columns += int(np.count_nonzero(encode(self.w[first : first + hw.read_rows], hw).levels.any(axis=0)))
         rows = int(np.count_nonzero(self.w.any(axis=1)))
         return hw.input_cycles * (
             ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM + rows * _NANOSECONDS_PER_ROW
@@ -197,7 +197,7 @@ class Matrix:
             *self._packed,
             self.limits,
             0 if self.adc.unit is None else (1 << self.adc.unit) - 1,
-            hw.rows,
+            hw.read_rows,
             hw.input_cycles,
             hw.dac_bits,
             hw.slices,
@@ -258,7 +258,7 @@ class Split:
 def split_matrix(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> Split:
     rest = np.zeros_like(codes)
     refuted: list[tuple[slice, NDArray[np.intp], Matrix]] = []
-    tiles = [slice(first, first + hw.rows) for first in range(0, codes.shape[0], hw.rows)]
+    tiles = [slice(first, first + hw.read_rows) for first in range(0, codes.shape[0], hw.read_rows)]
     if hw.encoding is Encoding.DIFFERENTIAL and hw.readout is Readout.DIGITAL:
         limits = (np.int64(1) << np.array(adc.per_slice, np.int64)) - 1
         places = (1 << (hw.cell_bits * np.arange(hw.slices)))[:, None]

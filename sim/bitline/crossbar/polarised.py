@@ -63,7 +63,7 @@ def fragment_hardware(hw: Hardware, fragment: int) -> Hardware:
         )
     if fragment < 1 or hw.rows % fragment:
         raise ConfigError(f"polarised mapping: fragment must divide {hw.rows} rows, got {fragment}")
-    return hw.replace(rows=fragment)
+    return hw.replace(rows=fragment, active_rows=None)
 
 
 def polarised_mapping(layer: MatrixLayer, hw: Hardware, fragment: int) -> PolarisedMapping:

@@ -213,7 +213,7 @@ class PackedColumnProportional(_OfMatrices):
     filter_rate: float = 1
     """Columns over columns kept, before rounding up to the multiple."""
     rows: int = 128
-    """Rows of a crossbar."""
+    """Rows of a row tile."""
     multiple: int = 16
     """Outputs a crossbar holds."""
 
@@ -242,6 +242,7 @@ def combined(
     cp_rate: float,
     filter_rate: float = 1,
     rows: int = 128,
+    read_rows: int | None = None,
     multiple: int = 16,
 ) -> PackedColumnProportional:
     """Structured and CP pruning of one layer: filter shapes first, then CP on the re-packed matrix, and filters.
@@ -257,6 +258,8 @@ def combined(
         Of :class:`FilterShape`, :class:`ColumnProportional` and :class:`Filter`.
     rows, multiple : int
         Rows of a crossbar, and outputs it holds.
+    read_rows : int, optional
+        Rows switched on at once, of which CP keeps a share; by default all of a crossbar.
 
     Raises
     ------
@@ -271,7 +274,9 @@ def combined(
         raise RangeError("weight: must be finite, found NaN or infinity")
     matrices = weight_matrices(weight, groups)
     kept = tuple(largest_rows(matrix, kept_multiple(matrix.shape[0], shape_rate, rows)) for matrix in matrices)
-    return PackedColumnProportional(kept_rows=kept, rate=cp_rate, filter_rate=filter_rate, rows=rows, multiple=multiple)
+    return PackedColumnProportional(
+        kept_rows=kept, rate=cp_rate, filter_rate=filter_rate, rows=read_rows or rows, multiple=multiple
+    )
 
 
 def one_each(

@@ -183,8 +183,8 @@ def layer_rates(plan: Pruning, layers: Sequence[PrunableLayer], hw: Hardware) ->
         rate = plan.layer_rates.get(layer.name, plan.kind_rates.get(_kind(layer), plan.rate))
         if rate is None:
             continue
-        if plan.method in ("cp", "combined") and rate > hw.rows:
-            raise ConfigError(f"pruning: layer {layer.name}: rate must be at most {hw.rows}, R, found {rate:g}")
+        if plan.method in ("cp", "combined") and rate > hw.read_rows:
+            raise ConfigError(f"pruning: layer {layer.name}: rate must be at most {hw.read_rows}, R, found {rate:g}")
         rates[layer.name] = rate
     return rates
 
@@ -220,7 +220,7 @@ def eased_constraints(
         for layer, weight in zip(layers, dense, strict=True):
             rate = at(rates[layer.name])
             if plan.method == "cp":
-                found.append(ColumnProportional(rate, hw.rows))
+                found.append(ColumnProportional(rate, hw.read_rows))
             elif plan.method == "filter":
                 found.append(Filter(rate, multiple))
             elif plan.method == "filter_shape":
@@ -240,6 +240,7 @@ def eased_constraints(
                         cp_rate=rate,
                         filter_rate=at(plan.filter_rate),
                         rows=hw.rows,
+                        read_rows=hw.read_rows,
                         multiple=multiple,
                     )
                 )

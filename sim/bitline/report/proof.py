@@ -29,11 +29,12 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None) ->
     configured = [layer["adc_bits"]["configured"] for layer in layers]
     span = f"{min(configured)}" if len(set(configured)) == 1 else f"{min(configured)} to {max(configured)}"
     paper = "does not apply" if bits["paper"] is None else f"{bits['paper']}"
+    turns = f", {hw['active_rows']} on at once" if hw.get("active_rows") else ""
     lines = [
         f"{verdict}.",
         *([f"Network {network}: {len(layers)} layers on crossbars."] if network else []),
-        f"Hardware {hw['name']}: {hw['rows']} rows, {hw['cell_bits']}-bit cells, {hw['dac_bits']}-bit inputs a cycle, "
-        f"{hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
+        f"Hardware {hw['name']}: {hw['rows']} rows{turns}, {hw['cell_bits']}-bit cells, "
+        f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
         "",
     ]

@@ -101,6 +101,7 @@ class HardwareFacts(OpenSection):
     name: str
     rows: Count
     columns: Count
+    active_rows: Count | None = None
     cell_bits: Count
     dac_bits: Count
     input_bits: Count
