@@ -1,4 +1,4 @@
-"""The readable twin of the kernels: of the crossbars, DESIGN sections 2, 3 and 7, and of pruning, in plain loops.
+"""The readable twin of the kernels: of the crossbars, docs/contract.md, and of pruning, in plain loops.
 
 Nothing here is taken from, or shared with, ``bitline.crossbar``: only the hardware description's fields are read, and
 even its derived numbers (slices, cycles, ranges) are worked out again. It is slow on purpose; every function reads
@@ -231,13 +231,13 @@ def excess(x: Any, w: Any, hw: Any, adc: Adc, signed_inputs: bool = False) -> Tw
     return out
 
 
-# ---- ADC bits (DESIGN section 3) ---------------------------------------------------------------------------------
+# ---- ADC bits (docs/contract.md) ---------------------------------------------------------------------------------
 
 
 def convolve(x: Any, w: Any, window: Any) -> np.ndarray:
     """Receptive fields of codes x (n, H, W, G * C), margins included, times w (G, K, N); (positions, G * N) integers.
 
-    Rows of w are in the order channel, kernel row, kernel column (DESIGN section 1).
+    Rows of w are in the order channel, kernel row, kernel column (docs/contract.md).
     """
     x, w = np.asarray(x).astype(np.int64), np.asarray(w).astype(np.int64)
     groups, rows, _ = w.shape

@@ -1,4 +1,4 @@
-"""DESIGN section 8: imports point one way, and importing stays light."""
+"""Imports point one way, and importing stays light."""
 
 from __future__ import annotations
 

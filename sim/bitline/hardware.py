@@ -37,7 +37,7 @@ _MAX_FILE_BYTES = 1 << 20
 
 
 class Encoding(StrEnum):
-    """How a signed weight is held in cells (DESIGN section 2)."""
+    """How a signed weight is held in cells (docs/contract.md)."""
 
     DIFFERENTIAL = "differential"
     OFFSET = "offset"
@@ -52,7 +52,7 @@ class Readout(StrEnum):
 
 
 class AdcPolicy(StrEnum):
-    """How an ADC resolution follows from the weights (DESIGN section 3)."""
+    """How an ADC resolution follows from the weights (docs/contract.md)."""
 
     EQUATION = "equation"
     PAPER = "paper"

@@ -1,6 +1,6 @@
 """The plain twin of recurrent layers on crossbars: torch's own cells on quantised numbers, step by step.
 
-Written from torch's documentation of ``nn.LSTM`` and ``nn.GRU`` and from DESIGN section 2, with integer products in
+Written from torch's documentation of ``nn.LSTM`` and ``nn.GRU`` and from docs/contract.md, with integer products in
 int64; nothing is taken from ``bitline``.
 """
 

@@ -23,7 +23,7 @@ from bitline.report.schema import (
     validate_report,
 )
 
-# DESIGN section 6, field by field: what every report must have
+# What the contract promises, field by field: what every report must have
 DESIGN = {
     "": "schema_version command provenance layers certificate accuracy performance breakdown normalised",
     "provenance": "version checkpoint_sha256 hardware_sha256 seed engine",

@@ -1,4 +1,4 @@
-"""ADC resolutions: the four bit counts of DESIGN section 3 and what a policy makes of them."""
+"""ADC resolutions: the four bit counts of docs/contract.md and what a policy makes of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The certificate: the smallest ADC resolution no column can exceed, or an input that exceeds the configured one.
 
 ``S_max = d_max * sum_r g_r`` of a column is reached by the codes whose digits are all at their maximum ``d_max``, so a
-column is lossless at N bits for every input if and only if ``S_max <= 2^N - 1`` (DESIGN section 3).
+column is lossless at N bits for every input if and only if ``S_max <= 2^N - 1`` (docs/contract.md).
 """
 
 from __future__ import annotations

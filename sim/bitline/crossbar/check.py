@@ -1,6 +1,6 @@
 """Re-check a certificate file in plain NumPy, sharing no code with the prover but the loader of weights and hardware.
 
-Written from DESIGN sections 2 and 3: digits of the codes by integer division, sums by ``sum``, bits by comparing with
+Written from docs/contract.md: digits of the codes by integer division, sums by ``sum``, bits by comparing with
 powers of two. Everything the file claims is recomputed from the weight codes and compared.
 """
 
@@ -225,7 +225,7 @@ def _check_counts(
     rows: int,
     hw: Hardware,
 ) -> None:
-    """The four counts of DESIGN section 3."""
+    """The four counts of docs/contract.md."""
     slices = len(bits["configured_per_slice"])
     aware = [
         max((_bits_for(total, sign, hw) for (_, j, sign), total in worst.items() if j == wanted), default=0)

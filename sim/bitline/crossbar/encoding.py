@@ -1,4 +1,4 @@
-"""Signed weight codes to cell levels: the three encodings of DESIGN section 2."""
+"""Signed weight codes to cell levels: the three encodings of docs/contract.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines: ways of computing the same integers (DESIGN section 4). ``matmul`` is the door."""
+"""Engines: ways of computing the same integers (docs/contract.md). ``matmul`` is the door."""
 
 from __future__ import annotations
 

@@ -227,8 +227,8 @@ class Matrix:
 class Split:
     """Weights of one matrix as a sum of proven ones and refuted ones.
 
-    A lossless column's codes are its sums, so what it adds to the result is its share of the product ``x @ w`` (DESIGN
-    section 2's central property). With the differential encoding a column holds one digit of the weights of one sign:
+    A lossless column's codes are its sums, so what it adds to the result is its share of the product ``x @ w`` (the
+    central property of docs/contract.md). With the differential encoding a column holds one digit of the weights of one sign:
     the digits in lossless columns make one weight matrix, ``proven``, and the others make another whose cells are those
     of the refuted columns and zeros, which never saturate. Analog readout converts pairs of columns, so there a weight
     goes with its pairs. With an offset encoding no weight is all zero cells: the weights of an output in a row tile are

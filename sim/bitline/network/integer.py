@@ -1,4 +1,4 @@
-"""The exact integer network's product, ``x @ w`` (DESIGN section 2), written apart from the crossbars it judges."""
+"""The exact integer network's product, ``x @ w`` (docs/contract.md), written apart from the crossbars it judges."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Data(Section):
 
 
 class LayerBits(Section):
-    """ADC bits of a layer, counted in four ways (DESIGN section 3)."""
+    """ADC bits of a layer, counted in four ways (docs/contract.md)."""
 
     configured: Bits
     """What is simulated; the largest where slices differ."""

@@ -1,0 +1,23 @@
+"""Every example runs, prints, and stays short."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+
+
+def test_there_are_eight_and_a_page_that_lists_them() -> None:
+    assert len(EXAMPLES) == 8
+    page = (EXAMPLES[0].parent / "README.md").read_text("utf-8")
+    assert [f"`{path.name}`" in page for path in EXAMPLES] == [True] * 8
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 40
+    runpy.run_path(str(path), run_name="__main__")
+    assert len(capsys.readouterr().out.splitlines()) >= 2
