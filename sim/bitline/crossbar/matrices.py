@@ -227,12 +227,14 @@ class Matrix:
 class Split:
     """Weights of one matrix as a sum of proven ones and refuted ones.
 
-    A lossless column's codes are its sums, so what it adds to the result is its share of the product ``x @ w`` (the
-    central property of docs/contract.md). With the differential encoding a column holds one digit of the weights of one sign:
-    the digits in lossless columns make one weight matrix, ``proven``, and the others make another whose cells are those
-    of the refuted columns and zeros, which never saturate. Analog readout converts pairs of columns, so there a weight
-    goes with its pairs. With an offset encoding no weight is all zero cells: the weights of an output in a row tile are
-    proven if all its columns there are, and each tile is a matrix of its own.
+    The codes of a lossless column are its sums, so what the column adds to the result is its share of the product
+    ``x @ w``. With the differential encoding a column holds one digit of the weights of one sign. ``proven`` holds the
+    part of each weight that sits in lossless columns. The remainder is a second matrix: its non-zero cells are exactly
+    those of the refuted columns, and its zero cells cannot saturate.
+
+    Analog readout converts pairs of columns, so there a weight goes with its pairs. With an offset encoding no weight
+    is all zero cells: the weights of an output in a row tile are proven if all its columns there are, and each tile is
+    a matrix of its own.
 
     Attributes
     ----------
