@@ -13,11 +13,15 @@ import bitline
 
 PACKAGE = Path(bitline.__file__).parent
 BASE = {"errors", "_version"}
-PLAIN = BASE | {"hardware", "chip_description", "layers"}
+READING = BASE | {"bounds", "input_files", "yaml_files"}
+PLAIN = READING | {"hardware", "chip_description", "layers"}
 ALLOWED = {
     "errors": set(),
     "_version": set(),
-    "chip_description": BASE,
+    "bounds": BASE,
+    "input_files": BASE,
+    "yaml_files": BASE,
+    "chip_description": READING,
     "hardware": PLAIN,
     "layers": PLAIN,
     "crossbar": PLAIN | {"crossbar"},

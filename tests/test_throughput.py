@@ -355,12 +355,12 @@ def _edited(tmp_path: Path, *path: str, value: object = None) -> Path:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("chip", "components", "adc", "area_mm2"), -0.1, ["chip.components.adc.area_mm2", "greater", "-0.1"]),
+        (("chip", "components", "adc", "area_mm2"), -0.1, ["chip.components.adc.area_mm2", "1e-15..1e9", "-0.1"]),
         (("chip", "components", "adc", "source"), None, ["chip.components.adc.source", "required"]),
         (("chip", "timing", "links", "source"), None, ["chip.timing.links.source", "required"]),
         (("chip", "components", "adc"), None, ["components.adc is missing"]),
-        (("chip", "hierarchy", "tiles_per_chip", "value"), 0, ["chip.hierarchy.tiles_per_chip.value", "greater", "0"]),
-        (("rows",), 0, ["rows", "greater", "0"]),
+        (("chip", "hierarchy", "tiles_per_chip", "value"), 0, ["chip.hierarchy.tiles_per_chip.value", "1..1e6", "0"]),
+        (("rows",), 0, ["rows", "1..65536", "0"]),
         (("adc_bits",), 17, ["adc_bits", "1..16", "17"]),
         (("chip", "adc", "bits"), 17, ["chip.adc.bits", "16", "17"]),
         (("chip", "adc", "law"), "moore", ["chip.adc.law", "kull", "moore"]),

@@ -11,7 +11,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bitline.bounds import Bounded, ComponentName, Line, Source
 
 __all__ = [
     "AdcDescription",
@@ -57,23 +59,13 @@ class Per(StrEnum):
     CHIP = "chip"
 
 
-def _number(value: object) -> object:
-    """Refuse booleans and strings where a number is expected."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("must be a number")
-    return value
-
-
-def _whole(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be an integer")
-    return value
-
-
-_Source = Annotated[str, Field(min_length=3)]
-_Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-_NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-_Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+# Bounds are far beyond anything built, and near enough that every product of figures stays a finite number.
+_Units = Annotated[float, Bounded(1e-9, 1e12)]
+_Power = Annotated[float, Bounded(1e-15, 1e9, or_zero=True)]
+_Area = Annotated[float, Bounded(1e-15, 1e9, or_zero=True)]
+_Chips = Annotated[int, Bounded(1, 1_000_000)]
+_Width = Bounded(1, 1_000_000)
+_Cycles = Bounded(1, 1_000_000)
 
 
 class _Model(BaseModel):
@@ -83,22 +75,23 @@ class _Model(BaseModel):
 
 
 class Figure(_Model):
-    """A positive physical number and where it was read; its unit is in the name of the field that holds it."""
+    """A positive physical number and where it was read; its unit is in the name of the field that holds it, its bounds
+    in that field's annotation."""
 
-    value: _Positive
+    value: Annotated[float, Bounded(1e-30, 1e30)]
     """The number, in the unit of the field's name."""
 
-    source: _Source
+    source: Source
     """Paper, table and page, or repository and file; "assumption: ..." where nothing is published."""
 
 
 class CountFigure(_Model):
     """A count and where it was read."""
 
-    value: _Count
+    value: Annotated[int, Bounded(1, 1_000_000_000)]
     """The count, at least 1."""
 
-    source: _Source
+    source: Source
     """Paper, table and page, or repository and file; "assumption: ..." where nothing is published."""
 
 
@@ -108,33 +101,33 @@ class Component(_Model):
     per: Per
     """What the units belong to: cell, row (word line), column (bit line), crossbar, ima, tile or chip."""
 
-    count: _Positive = 1.0
-    """Units for each of those; a fraction where one unit is shared (0.25: one router for four tiles)."""
+    count: _Units = 1.0
+    """Units for each of those, 1e-9..1e12; a fraction where one unit is shared (0.25: one router for four tiles)."""
 
-    units: _Positive = 1.0
-    """How many units the two figures below are for, as printed (8 ADCs together, 1024 DACs together)."""
+    units: _Units = 1.0
+    """How many units the two figures below are for, 1e-9..1e12, as printed (8 ADCs together, 1024 DACs together)."""
 
-    power_mw: _NotNegative
-    """Power of these units together, in mW, when active."""
+    power_mw: _Power
+    """Power of these units together, in mW, when active; 0 or 1e-15..1e9."""
 
-    area_mm2: _NotNegative
-    """Area of these units together, in mm2."""
+    area_mm2: _Area
+    """Area of these units together, in mm2; 0 or 1e-15..1e9."""
 
-    source: _Source
+    source: Source
     """Where the two figures were read."""
 
-    note: str = ""
+    note: Line = ""
     """Anything a reader of the figures should know."""
 
 
 class AdcDescription(_Model):
     """The converters: the resolution their figures are printed for, their rate, and the laws that scale them."""
 
-    bits: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=16)]
+    bits: Annotated[int, Bounded(1, 16)]
     """Resolution the ``adc`` component's power and area are printed for."""
 
-    sample_rate_gsps: Figure
-    """Conversions of one ADC, in 1e9 a second, at that resolution."""
+    sample_rate_gsps: Annotated[Figure, Bounded(1e-6, 1e3)]
+    """Conversions of one ADC, in 1e9 a second, at that resolution; 1e-6..1e3."""
 
     law: AdcLaw = AdcLaw.KULL
     """How power and area follow from the resolution."""
@@ -146,51 +139,51 @@ class AdcDescription(_Model):
 class Hierarchy(_Model):
     """How crossbars make up a chip."""
 
-    crossbars_per_ima: CountFigure
-    """Crossbars of one IMA (in-situ multiply-accumulate unit; PUMA calls it a core)."""
+    crossbars_per_ima: Annotated[CountFigure, Bounded(1, 65536)]
+    """Crossbars of one IMA (in-situ multiply-accumulate unit; PUMA calls it a core); 1..65536."""
 
-    imas_per_tile: CountFigure
-    """IMAs of one tile."""
+    imas_per_tile: Annotated[CountFigure, Bounded(1, 65536)]
+    """IMAs of one tile; 1..65536."""
 
-    tiles_per_chip: CountFigure
-    """Tiles of one chip."""
+    tiles_per_chip: Annotated[CountFigure, Bounded(1, 1_000_000)]
+    """Tiles of one chip; 1..1e6."""
 
-    max_chips: Annotated[int, BeforeValidator(_whole), Field(ge=1)] | None = None
-    """Most chips a network may take; none means as many as it needs."""
+    max_chips: _Chips | None = None
+    """Most chips a network may take, 1..1e6; none means as many as it needs."""
 
 
 class Timing(_Model):
     """Clocks, widths and depths of the pipeline."""
 
-    array_read_ns: Figure
-    """Time of one crossbar read; the pipeline's cycle, unless the ADCs need longer."""
+    array_read_ns: Annotated[Figure, Bounded(1e-3, 1e9)]
+    """Time of one crossbar read, 1e-3..1e9; the pipeline's cycle, unless the ADCs need longer."""
 
-    pipeline_overhead_cycles: CountFigure
-    """Cycles of the intra-tile pipeline besides the input cycles (ISAAC: 22 for 16 input cycles, so 6)."""
+    pipeline_overhead_cycles: Annotated[CountFigure, _Cycles]
+    """Cycles of the intra-tile pipeline besides the input cycles (ISAAC: 22 for 16 input cycles, so 6); 1..1e6."""
 
-    digital_cycles: CountFigure
-    """Cycles from the start of a pooling or element-wise result to its being readable."""
+    digital_cycles: Annotated[CountFigure, _Cycles]
+    """Cycles from the start of a pooling or element-wise result to its being readable; 1..1e6."""
 
-    digital_clock_ghz: Figure
-    """Clock of the buffers, buses and routers."""
+    digital_clock_ghz: Annotated[Figure, Bounded(1e-6, 1e3)]
+    """Clock of the buffers, buses and routers; 1e-6..1e3."""
 
-    edram_port_bits: CountFigure
-    """Width of a tile buffer's port."""
+    edram_port_bits: Annotated[CountFigure, _Width]
+    """Width of a tile buffer's port; 1..1e6."""
 
-    edram_kbytes: Figure
-    """Capacity of a tile's buffer, in units of 1024 bytes."""
+    edram_kbytes: Annotated[Figure, Bounded(1e-3, 1e9)]
+    """Capacity of a tile's buffer, in units of 1024 bytes; 1e-3..1e9."""
 
-    bus_bits: CountFigure
-    """Width of the bus from a tile's buffer to its IMAs."""
+    bus_bits: Annotated[CountFigure, _Width]
+    """Width of the bus from a tile's buffer to its IMAs; 1..1e6."""
 
-    router_bits: CountFigure
-    """Width of a tile's port into the network on chip."""
+    router_bits: Annotated[CountFigure, _Width]
+    """Width of a tile's port into the network on chip; 1..1e6."""
 
-    links: CountFigure
-    """Links off the chip."""
+    links: Annotated[CountFigure, Bounded(1, 65536)]
+    """Links off the chip; 1..65536."""
 
-    link_gbyte_per_s: Figure
-    """Bandwidth of one link, in 1e9 bytes a second."""
+    link_gbyte_per_s: Annotated[Figure, Bounded(1e-6, 1e6)]
+    """Bandwidth of one link, in 1e9 bytes a second; 1e-6..1e6."""
 
 
 class ChipDescription(_Model):
@@ -205,8 +198,8 @@ class ChipDescription(_Model):
     timing: Timing
     """Clocks, widths and depths."""
 
-    components: dict[str, Component]
-    """Power and area by component; ``adc`` and ``crossbar`` must be there, other names are free."""
+    components: Annotated[dict[ComponentName, Component], Field(max_length=1000)]
+    """Power and area by component; ``adc`` and ``crossbar`` must be there, other names are free, 1000 at most."""
 
     @model_validator(mode="after")
     def _complete(self) -> ChipDescription:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
 import reprlib
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from bitline.bounds import Bounded, Line
 from bitline.chip_description import ChipDescription
 from bitline.errors import ConfigError
+from bitline.input_files import STANDARD_INPUT, read_text
+from bitline.yaml_files import MAX_YAML_BYTES, parse_yaml
 
 __all__ = [
     "AdcPolicy",
@@ -32,8 +35,6 @@ __all__ = [
     "list_hardware",
     "load_hardware",
 ]
-
-_MAX_FILE_BYTES = 1 << 20
 
 
 class Encoding(StrEnum):
@@ -90,8 +91,6 @@ def _adc_bits(value: object) -> object:
     return number
 
 
-_Int = BeforeValidator(_integer)
-
 AT_DEFAULT_LEFT_OUT = Field(exclude_if=lambda value: value is None)
 """Of a field that older descriptions lack: where it is none it is in no dump, so their hashes stay what they were."""
 
@@ -103,32 +102,32 @@ class Hardware(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
-    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")] = "custom"
+    name: Annotated[Line, Field(min_length=1)] = "custom"
     """Name of the design, used in reports."""
 
-    summary: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    summary: Line = ""
     """One line on what the design is."""
 
-    rows: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
+    rows: Annotated[int, Bounded(1, 65536)] = 128
     """Word lines of a crossbar: the height of a row tile."""
 
-    columns: Annotated[int, _Int, Field(ge=1, le=65536)] = 128
+    columns: Annotated[int, Bounded(1, 65536)] = 128
     """Bit lines of a crossbar (an offset encoding's unit column comes on top)."""
 
-    active_rows: Annotated[Annotated[int, _Int, Field(ge=1, le=65536)] | None, AT_DEFAULT_LEFT_OUT] = None
+    active_rows: Annotated[Annotated[int, Bounded(1, 65536)] | None, AT_DEFAULT_LEFT_OUT] = None
     """Word lines switched on in one read, a divisor of ``rows``; none: all. A crossbar then takes ``rows /
     active_rows`` reads an input cycle, each conversion sums so many rows only, and the proof is about these sums."""
 
-    cell_bits: Annotated[int, _Int, Field(ge=1, le=8)] = 2
+    cell_bits: Annotated[int, Bounded(1, 8)] = 2
     """Bits one ReRAM cell stores (w)."""
 
-    dac_bits: Annotated[int, _Int, Field(ge=1, le=16)] = 1
+    dac_bits: Annotated[int, Bounded(1, 16)] = 1
     """Input bits applied in one cycle (v)."""
 
-    input_bits: Annotated[int, _Int, Field(ge=1, le=16)] = 8
+    input_bits: Annotated[int, Bounded(1, 16)] = 8
     """Bits of an activation code (a)."""
 
-    weight_bits: Annotated[int, _Int, Field(ge=2, le=16)] = 8
+    weight_bits: Annotated[int, Bounded(2, 16)] = 8
     """Bits of a signed weight code (b)."""
 
     encoding: Encoding = Encoding.DIFFERENTIAL
@@ -241,6 +240,9 @@ def _validate(fields: dict[str, Any], where: str) -> Hardware:
             known = ", ".join(Hardware.model_fields)
             message = f"unknown key (known here: {known})" if len(first["loc"]) == 1 else "unknown key"
             raise ConfigError(f"hardware {where}: {path}: {message}") from None
+        found = first.get("ctx", {})
+        if "at" in found:  # a bound on the value of a figure (bitline.bounds)
+            path, first["input"] = f"{path}.{found['at']}", found["got"]
         got = f", got {_one_line(first['input'])}" if path else ""
         raise ConfigError(f"hardware {where}: {path + ': ' if path else ''}{message}{got}") from None
 
@@ -249,20 +251,6 @@ def hardware_schema() -> dict[str, Any]:
     """Return the JSON schema of a hardware description, for editors that complete and check YAML."""
     schema = Hardware.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice: YAML would take the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping, each key once."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def list_hardware() -> list[str]:
@@ -276,20 +264,10 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     text = str(name_or_path)
     if text in list_hardware():
         return resources.files("bitline.hwconfigs").joinpath(f"{text}.yaml").read_text("utf-8"), text
-    path = Path(name_or_path)
-    if not path.exists():
+    if text != STANDARD_INPUT and not os.path.lexists(text):
         shipped = ", ".join(list_hardware())
         raise ConfigError(f"hardware {text}: no such file, and not a shipped description ({shipped})")
-    if not path.is_file():
-        raise ConfigError(f"hardware {text}: expected a YAML file, found a directory or special file")
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ConfigError(f"hardware {text}: larger than {_MAX_FILE_BYTES} bytes, not a hardware description")
-        return path.read_text("utf-8"), text
-    except UnicodeDecodeError:
-        raise ConfigError(f"hardware {text}: not UTF-8 text, expected a YAML file") from None
-    except OSError as error:
-        raise ConfigError(f"hardware {text}: cannot be read: {error.strerror}") from None
+    return read_text(text, "hardware", MAX_YAML_BYTES), text
 
 
 def load_hardware(name_or_path: str | Path = "tinyadc", **overrides: Any) -> Hardware:
@@ -298,7 +276,7 @@ def load_hardware(name_or_path: str | Path = "tinyadc", **overrides: Any) -> Har
     Parameters
     ----------
     name_or_path : str or Path
-        A shipped name (``bitline hw list``) or the path of a YAML file.
+        A shipped name (``bitline hw list``), the path of a YAML file, or ``-`` for standard input.
     **overrides
         Fields of :class:`Hardware` that replace those of the file.
 
@@ -313,18 +291,6 @@ def load_hardware(name_or_path: str | Path = "tinyadc", **overrides: Any) -> Har
         Missing or unreadable file, YAML that does not parse, unknown key, wrong type, impossible value.
     """
     text, where = _read(name_or_path)
-    try:
-        fields = yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(
-            f"hardware {where}: not valid YAML{line}: {getattr(error, 'problem', None) or error}"
-        ) from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"hardware {where}: expected a mapping of fields, got {type(fields).__name__}")
-    bad = [key for key in fields if not isinstance(key, str)]
-    if bad:
-        raise ConfigError(f"hardware {where}: keys must be names, got {_one_line(bad[0])}")
-    fields.setdefault("name", Path(where).stem)
+    fields = parse_yaml(text, f"hardware {where}")
+    fields.setdefault("name", "custom" if where == STANDARD_INPUT else Path(where).stem)
     return _validate({**fields, **overrides}, where)

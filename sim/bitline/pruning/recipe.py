@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from bitline.errors import ConfigError
+from bitline.input_files import read_text
+from bitline.yaml_files import MAX_YAML_BYTES, parse_yaml
 
 __all__ = ["read_fields", "validated"]
 
@@ -17,7 +18,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_fields(path: str | Path) -> dict[str, Any]:
-    """The fields of a YAML file, not yet checked.
+    """The fields of a YAML file (``-``: standard input), not yet checked.
 
     Raises
     ------
@@ -25,16 +26,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         A file that is missing, unreadable or no YAML mapping.
     """
     where = f"recipe {path}"
-    try:
-        fields = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
-    return fields
+    return parse_yaml(read_text(path, "recipe", MAX_YAML_BYTES), where)
 
 
 def validated(model: type[_Model], fields: Mapping[str, Any], where: str) -> _Model:
