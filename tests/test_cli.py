@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -278,34 +276,6 @@ def _start(*argv: str, **kwargs: object) -> subprocess.Popen[str]:
         text=True,
         **kwargs,  # type: ignore[call-overload]
     )
-
-
-def test_an_interrupt_within_an_executed_string_has_the_same_status(tmp_path: Path) -> None:
-    """As of a dataclass being made by an import: CPython would end ``python -m`` by the signal."""
-    (tmp_path / "interrupted.py").write_text(
-        "import sys\nfrom bitline import cli\n"
-        "cli._parser = lambda: exec('raise KeyboardInterrupt')\nsys.exit(cli.main([]))\n"
-    )
-    command = [sys.executable, "-m", "interrupted"]
-    assert subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL, check=False).returncode == 130
-
-
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("seconds", [1.5, 5.0])
-def test_a_stopped_run_says_so_and_leaves_nothing(
-    tmp_path: Path, seconds: float, stop: signal.Signals, status: int
-) -> None:
-    # the default run takes longer than this: three networks, 500 images each
-    with _start("simulate", "--out", str(tmp_path / "out"), "--record-trace", str(tmp_path / "traces")) as process:
-        time.sleep(seconds)
-        process.send_signal(stop)
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == status, err
-    assert "Traceback" not in err
-    if stop is signal.SIGINT:
-        assert err.strip().splitlines()[-1] == "bitline: interrupted"
-    assert out == ""
-    assert not list(tmp_path.iterdir())
 
 
 def test_full_standard_output_and_a_reader_that_left() -> None:

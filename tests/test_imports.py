@@ -12,12 +12,16 @@ import pytest
 import bitline
 
 PACKAGE = Path(bitline.__file__).parent
-BASE = {"errors", "_version"}
+BASE = {"errors", "_version", "paths", "printable", "signals"}
 READING = BASE | {"bounds", "input_files", "yaml_files"}
 PLAIN = READING | {"hardware", "chip_description", "layers"}
 ALLOWED = {
     "errors": set(),
     "_version": set(),
+    "paths": set(),
+    "printable": set(),
+    "signals": set(),
+    "terminal": {"errors", "printable"},
     "bounds": BASE,
     "input_files": BASE,
     "yaml_files": BASE,

@@ -13,6 +13,7 @@ from bitline.crossbar.check import certified_hardware, check_certificate
 from bitline.errors import DataError
 from bitline.hardware import Hardware
 from bitline.network.conversion import matrix_layers
+from bitline.paths import expanded
 from bitline.preparation import chosen_hardware, load_network
 from bitline.pruning.constraints import ColumnProportional, project_layers
 from bitline.pruning.layers import prunable_layers
@@ -68,7 +69,7 @@ def check_certificate_file(
     DataError, ConfigError, CheckpointError
         The file is missing or no certificate; or the checkpoint cannot be loaded.
     """
-    path = Path(certificate)
+    path = expanded(certificate)
     if path.exists() and not path.is_file():
         raise DataError(f"certificate {certificate}: expected a file, found a folder or special file")
     try:

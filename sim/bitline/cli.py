@@ -1,30 +1,33 @@
-"""Arguments in, exit status out; the only place that prints.
+"""Arguments in, exit status out; the only place that prints (through ``terminal.py``).
 
 Heavy imports (torch, numba, matplotlib) happen inside the commands, so that ``bitline --help`` is immediate.
-Exit status: 0 done, 2 bad input (one line on standard error), 3 a verification failed, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitline._version import __version__
 from bitline.errors import BitlineError, ConfigError, VerificationError
+from bitline.terminal import complain, emit
 
 if TYPE_CHECKING:
     from bitline.report.progress import Progress
 
 __all__ = ["main"]
 
+_STATUSES = (
+    "Exit status: 0 done (a reader of the output that left, as head does, is no error); 2 bad input, or output that "
+    "cannot be written; 3 a verification failed; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM), 129 terminal "
+    "closed. Whatever the status, no output is left half-written."
+)
 _SHIPPED_HINT = "a checkpoint file (.pt .pth .th .safetensors) or the name of a shipped one"
 
 
@@ -33,6 +36,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is sys.stderr:
+            complain(message)
+        elif message:
+            emit(message)
 
 
 def _whole(text: str) -> int:
@@ -58,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bitline",
         description="Simulate pruned networks on ReRAM crossbars, bit for bit, and prove the ADC resolution they need.",
+        epilog=_STATUSES,
     )
     parser.add_argument("--version", action="version", version=f"bitline {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -293,9 +303,7 @@ def _simulate(args: argparse.Namespace) -> None:
         command=shlex.join(["bitline", *args.argv]),
         progress=_progress(),
     )
-    print(dump_json(report) if args.json else text_report(report), end="")
-    if args.out and not args.json:
-        print(f"\nWritten to {args.out}: {', '.join(report['files'])}")
+    emit(dump_json(report) if args.json else text_report(report) + _written(args.out, report))
     verify(report)
 
 
@@ -310,12 +318,12 @@ def _certify(args: argparse.Namespace) -> None:
         layers, lossless, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
         if args.json:
             found = {"holds": not complaints, "lossless": lossless, "layers": layers, "complaints": complaints}
-            print(dump_json(found), end="")
+            emit(dump_json(found))
         elif not complaints:
             verdict = "proven lossless" if lossless else "NOT lossless, with a witness for every refuted layer"
-            print(
+            emit(
                 f"certificate {args.check} holds for {args.checkpoint}: {layers} layers recomputed, every claim agrees "
-                f"({verdict})"
+                f"({verdict})\n"
             )
         if complaints:
             raise VerificationError(f"certificate {args.check}: {complaints[0]} ({len(complaints)} claims do not hold)")
@@ -324,7 +332,7 @@ def _certify(args: argparse.Namespace) -> None:
         return
     if args.cp_rates is not None:
         rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
-        print(dump_json(rows) if args.json else cp_table_text(rows), end="")
+        emit(dump_json(rows) if args.json else cp_table_text(rows))
         return
     folder = None if args.out is None else OutputFolder(args.out)
     if folder is not None:
@@ -334,7 +342,7 @@ def _certify(args: argparse.Namespace) -> None:
     if folder is not None:
         with folder:
             folder.write("certificate.json", dump_json(document))
-    print(dump_json(document) if args.json else certificate_text(document, certificate.network), end="")
+    emit(dump_json(document) if args.json else certificate_text(document, certificate.network))
     if args.require_lossless and not certificate.lossless:
         refuted = [layer.name for layer in certificate.layers if not layer.lossless]
         raise VerificationError(
@@ -360,14 +368,14 @@ def _prune(args: argparse.Namespace) -> None:
         out=args.out,
         recipe=args.recipe,
         resume=args.resume,
-        progress=lambda seen: print(epoch_line(vars(seen)), file=sys.stderr, flush=True),
-        note=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=lambda seen: complain(epoch_line(vars(seen))),
+        note=complain,
         kind_rates=None if args.kind_rate is None else dict(args.kind_rate),
         layer_rates=None if args.layer_rate is None else dict(args.layer_rate),
         exempt_first=False if args.prune_first else None,
         **{name: getattr(args, name) for name in same},
     )
-    print(dump_json(report) if args.json else pruning_text(report), end="")
+    emit(dump_json(report) if args.json else pruning_text(report))
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -393,7 +401,7 @@ def _compare(args: argparse.Namespace) -> None:
         command=shlex.join(["bitline", *args.argv]),
         progress=_progress(),
     )
-    print(dump_json(report) if args.json else comparison_text(report), end="")
+    emit(dump_json(report) if args.json else comparison_text(report) + _written(args.out, report))
 
 
 def _throughput(args: argparse.Namespace) -> None:
@@ -433,9 +441,12 @@ def _throughput(args: argparse.Namespace) -> None:
             command=command,
         )
         text = throughput_text(report)
-    print(dump_json(report) if args.json else text, end="")
-    if args.out and not args.json:
-        print(f"\nWritten to {args.out}: {', '.join(report['files'])}")
+    emit(dump_json(report) if args.json else text + _written(args.out, report))
+
+
+def _written(out: str | None, report: Mapping[str, Any]) -> str:
+    """Where the files of a report are, as the report's last line."""
+    return "" if out is None else f"\nWritten to {out}: {', '.join(report['files'])}\n"
 
 
 def _split_designs(names: list[str], checkpoint: str | None) -> tuple[list[str], str | None]:
@@ -470,29 +481,29 @@ def _hw(args: argparse.Namespace) -> None:
     from bitline.hardware import hardware_schema, list_hardware, load_hardware
 
     if args.action == "schema":
-        print(json.dumps(hardware_schema(), indent=2))
+        emit(json.dumps(hardware_schema(), indent=2) + "\n")
         return
     if args.action == "list":
         found = [load_hardware(name) for name in list_hardware()]
         if args.json:
-            print(json.dumps([{"name": hw.name, "summary": hw.summary} for hw in found], indent=2))
+            emit(json.dumps([{"name": hw.name, "summary": hw.summary} for hw in found], indent=2) + "\n")
         else:
             width = max(len(hw.name) for hw in found)
-            print("\n".join(f"{hw.name:<{width}}  {hw.summary}" for hw in found))
+            emit("".join(f"{hw.name:<{width}}  {hw.summary}\n" for hw in found))
         return
     hw = load_hardware(args.hw)
     fields = hw.model_dump(mode="json")
     if args.json:
-        print(json.dumps(fields, indent=2))
+        emit(json.dumps(fields, indent=2) + "\n")
     elif args.action == "show":
-        print(yaml.safe_dump(fields, sort_keys=False), end="")
+        emit(yaml.safe_dump(fields, sort_keys=False))
     else:
         physical = "with" if hw.chip is not None else "without"
-        print(
+        emit(
             f"{args.hw}: valid; {hw.name}: {hw.rows} x {hw.columns} crossbars, {hw.read_rows} rows on at once, "
             f"{hw.cell_bits}-bit cells, "
             f"{hw.dac_bits}-bit DACs, {hw.input_bits}-bit inputs, {hw.weight_bits}-bit weights, {hw.encoding.value} "
-            f"encoding, {hw.readout.value} readout, ADC {hw.adc_bits}, {physical} a chip to price"
+            f"encoding, {hw.readout.value} readout, ADC {hw.adc_bits}, {physical} a chip to price\n"
         )
 
 
@@ -515,12 +526,6 @@ def _progress() -> Progress:
     return progress_on(sys.stderr)
 
 
-def _discard_output() -> None:
-    """Let the interpreter flush what is left to nowhere."""
-    with contextlib.suppress(OSError, ValueError):  # no file descriptor where a test replaced standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 # --- entry -------------------------------------------------------------------------------------------------------
 
 
@@ -534,36 +539,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv is None:  # a terminated run cleans up like an interrupted one
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         args = _parser().parse_args(arguments)
         args.argv = arguments
         for option in ("out", "record_trace"):
             if getattr(args, option, None) == "":
                 raise ConfigError(f"--{option.replace('_', '-')}: expected the name of a folder, got nothing")
+        _check_working_directory()
         run: Callable[[Any], None] = args.run
         run(args)
-        sys.stdout.flush()
     except BitlineError as error:
-        print(f"bitline: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(f"bitline: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        print("bitline: interrupted", file=sys.stderr)
-        # an interrupt within a string that was executed, as for a dataclass of an import, makes `python -m` end by the
-        # signal whatever the status; CPython forgets that when it executes another
-        exec("")
+        complain("bitline: interrupted")
         return 130
     except MemoryError:
-        print("bitline: out of memory; fewer images at once or a smaller network are needed", file=sys.stderr)
+        complain("bitline: out of memory; fewer images at once or a smaller network are needed")
         return 2
-    except BrokenPipeError:  # the reader of our output left, as `head` does; nothing is wrong
-        _discard_output()
-        return 0
-    except OSError as error:  # files and folders have errors of their own; this is standard output, or the machine
-        _discard_output()
-        where = error.filename or "standard output"
-        print(f"bitline: {where}: cannot be read or written: {error.strerror or error}", file=sys.stderr)
+    except OSError as error:  # files and folders have errors of their own; this is the machine
+        complain(f"bitline: {error.filename or 'this machine'}: cannot be read or written: {error.strerror or error}")
         return 2
     except SystemExit as stop:  # argparse
         return int(stop.code or 0)
     return 0
+
+
+def _check_working_directory() -> None:
+    """Refuse a working directory that is gone: libraries that load from it end the process in ways of their own."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise ConfigError("the working directory does not exist any more; change to another one") from None

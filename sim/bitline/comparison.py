@@ -32,6 +32,7 @@ from bitline.hardware import Encoding, Hardware, Readout
 from bitline.network.conversion import CrossbarNetwork, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for, evaluate
+from bitline.paths import expanded
 from bitline.preparation import Prepared, calibration_split, chosen_hardware, prepare
 from bitline.report.comparison_report import write_comparison
 from bitline.report.machine import machine_facts
@@ -210,7 +211,7 @@ def compare(
         "rows": rows,
     }
     if folder is not None:
-        write_comparison(folder, report)
+        report = write_comparison(folder, report)
     return report
 
 
@@ -227,7 +228,7 @@ def _methods(names: Sequence[str] | None) -> list[Method]:
 def _own_methods(checkpoint: str | Path, methods: list[Method]) -> tuple[str | Path, list[Method]]:
     """A checkpoint given as ``PATH=METHOD,METHOD`` has methods of its own."""
     path, _, names = str(checkpoint).rpartition("=")
-    if not path or Path(checkpoint).exists():
+    if not path or expanded(checkpoint).exists():
         return checkpoint, methods
     return path, _methods(names.split(","))
 

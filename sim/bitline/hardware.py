@@ -23,6 +23,7 @@ from bitline.bounds import Bounded, Line
 from bitline.chip_description import ChipDescription
 from bitline.errors import ConfigError
 from bitline.input_files import STANDARD_INPUT, read_text
+from bitline.paths import expanded
 from bitline.yaml_files import MAX_YAML_BYTES, parse_yaml
 
 __all__ = [
@@ -264,7 +265,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     text = str(name_or_path)
     if text in list_hardware():
         return resources.files("bitline.hwconfigs").joinpath(f"{text}.yaml").read_text("utf-8"), text
-    if text != STANDARD_INPUT and not os.path.lexists(text):
+    if text != STANDARD_INPUT and not os.path.lexists(expanded(text)):
         shipped = ", ".join(list_hardware())
         raise ConfigError(f"hardware {text}: no such file, and not a shipped description ({shipped})")
     return read_text(text, "hardware", MAX_YAML_BYTES), text

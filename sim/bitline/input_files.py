@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bitline.errors import BitlineError, ConfigError
+from bitline.paths import expanded
 
 __all__ = ["STANDARD_INPUT", "read_bytes", "read_text"]
 
@@ -53,7 +54,7 @@ def read_bytes(path: str | Path, what: str, limit: int, error: type[BitlineError
 
 def _regular_file(path: str | Path, limit: int, shown: str, error: type[BitlineError]) -> bytes:
     # without O_NONBLOCK, opening a pipe that nobody writes would wait for ever
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(expanded(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise error(f"{shown}: expected a regular file, found a folder, pipe or device")

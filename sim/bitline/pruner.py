@@ -9,10 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from bitline.network.architectures import build_network
 from bitline.network.checkpoint import load_checkpoint
 from bitline.network.conversion import matrix_layers
 from bitline.network.evaluation import fit
+from bitline.paths import expanded
 from bitline.preparation import Prepared, prepare
 from bitline.pruning.constraints import ColumnProportional, ConstraintSet, relative_distance, violations
 from bitline.pruning.layers import PrunableLayer, prunable_layers, weight_matrices
@@ -42,6 +40,7 @@ from bitline.pruning.solvers import plan_phases
 from bitline.pruning.state import read_state, state_bytes
 from bitline.pruning.training import EpochRecord, Trainer
 from bitline.report.writer import remove_leftovers, write_atomic
+from bitline.signals import asked_to_stop
 
 __all__ = ["PruneProgress", "make_recipe", "prune", "state_path"]
 
@@ -134,7 +133,7 @@ def make_recipe(recipe: str | Path | Mapping[str, Any] | PruneRecipe | None = No
 
 def state_path(out: str | Path) -> Path:
     """Where the state of a run is kept."""
-    return Path(f"{out}.state")
+    return Path(f"{expanded(out)}.state")
 
 
 def prune(
@@ -183,7 +182,7 @@ def prune(
     """
     say = note or (lambda line: None)
     plan = make_recipe(recipe, checkpoint=checkpoint, **options)
-    out = Path(out)
+    out = expanded(out)
     _check_output(out, plan.start)
     hw = load_hardware(plan.hardware)
 
@@ -285,7 +284,7 @@ def _check_output(out: Path, start: str) -> None:
         raise OutputError(f"output file {out}: the folder {out.parent} does not exist")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise OutputError(f"output file {out}: cannot be written")
-    if Path(start).exists() and out.exists() and Path(start).samefile(out):
+    if expanded(start).exists() and out.exists() and expanded(start).samefile(out):
         raise OutputError(f"output file {out}: is the checkpoint to prune; name another")
 
 
@@ -336,7 +335,7 @@ def _train(
     constraints = tuple(eased(1.0))
     history: list[dict[str, Any]] = [] if state is None else state["history"]
     spent: list[float] = []
-    with _interruptible() as stop:
+    with asked_to_stop() as stop:
         for number, phase in enumerate(phases):
             if state is not None and number < state["phase"]:
                 continue
@@ -382,26 +381,6 @@ def _train(
                 kept = f"; {state_path(out)} holds them" if state_path(out).exists() else ""
                 raise type(error)(f"{phase.name} {error}{kept}") from None
     return history
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks training to stop after the step, so that its state can be saved; a second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def handler(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _resumed(out: Path, identity: Mapping[str, str], resume: bool, say: Callable[[str], None]) -> dict[str, Any] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,12 @@ from bitline.errors import DataError, OutputError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer
 from bitline.network.conversion import CrossbarNetwork
+from bitline.paths import expanded
 from bitline.preparation import chosen_hardware
 from bitline.report.schema import validate_report
 from bitline.report.writer import OutputFolder
 from bitline.reporting import certificate_summary, layer_record, provenance, timing, write_result
+from bitline.signals import held, temporary_folder
 
 __all__ = ["replay", "save_traces"]
 
@@ -49,7 +49,7 @@ def replay(
     hardware = chosen_hardware(hw, adc_bits)
     check_engine(engine)
     started = time.perf_counter()
-    place = Path(path)
+    place = expanded(path)
     files = sorted(place.glob("*.npz")) if place.is_dir() else [place]
     if not files:
         raise DataError(f"traces {path}: no .npz file in this folder")
@@ -110,26 +110,17 @@ def _trace_layer(trace: ActivationTrace) -> MatrixLayer:
 def save_traces(network: CrossbarNetwork, folder: Path, source: str) -> None:
     """Write each layer's recorded codes, one file a group."""
     scales = {record.layer: record.scale for record in network.calibration}
-    made = not folder.exists()
+    folder = expanded(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".bitline-", dir=folder) as staging:
-            _save_all(network, scales, Path(staging), source)
-            for file in sorted(Path(staging).iterdir()):  # all written: now they appear
-                file.replace(folder / file.name)
+        with temporary_folder(folder, prefix=".bitline-") as staging:
+            _save_all(network, scales, staging, source)
+            with held():  # all written: now they appear
+                for file in sorted(staging.iterdir()):
+                    file.replace(folder / file.name)
     except OutputError:
-        _discard_empty(folder, made)
         raise
     except OSError as error:
-        _discard_empty(folder, made)
         raise OutputError(f"trace folder {folder}: cannot be written ({error.strerror})") from None
-
-
-def _discard_empty(folder: Path, made: bool) -> None:
-    """Remove a folder that this run made and could not fill."""
-    if made:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _save_all(network: CrossbarNetwork, scales: dict[str, float], folder: Path, source: str) -> None:
@@ -147,4 +138,5 @@ def _save_all(network: CrossbarNetwork, scales: dict[str, float], folder: Path, 
                 input_scale=scales.get(recorded.name, 1.0),
                 source=source,
             )
-            save_trace(folder / f"{name}.npz", trace)
+            with held():
+                save_trace(folder / f"{name}.npz", trace)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bitline.data.npz import load_npz
 from bitline.errors import DataError, OutputError
+from bitline.paths import expanded
 
 __all__ = ["ActivationTrace", "load_trace", "save_trace"]
 
@@ -104,7 +105,7 @@ def save_trace(path: str | Path, trace: ActivationTrace) -> None:
     OutputError
         The file cannot be written.
     """
-    path = Path(path)
+    path = expanded(path)
     header = {"format": FORMAT, "version": VERSION} | {name: getattr(trace, name) for name in _FIELDS}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -138,7 +139,7 @@ def load_trace(path: str | Path) -> ActivationTrace:
     DataError
         Missing or damaged file, no trace, another version, or contents that make no trace.
     """
-    path = Path(path)
+    path = expanded(path)
     arrays = load_npz(path, ("header", "x", "w"), _MAX_BYTES)
     missing = [name for name in ("header", "x", "w") if name not in arrays]
     if missing:

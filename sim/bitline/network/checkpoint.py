@@ -13,7 +13,6 @@ import pickle
 import re
 import stat
 import struct
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bitline.errors import CheckpointError
+from bitline.paths import expanded
+from bitline.printable import clean
+from bitline.signals import temporary_folder
 
 __all__ = ["Checkpoint", "load_checkpoint", "printable"]
 
@@ -133,7 +135,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         Missing, unreadable, empty, truncated, corrupted or hostile file; a pickled module, TorchScript, or no weights;
         quantised, sparse or complex weights; NaN or infinite weights.
     """
-    path = Path(path)
+    path = expanded(path)
     size = _check_file(path)
     digest = _sha256(path)
     kind = _sniff(path, size)
@@ -259,7 +261,11 @@ def _check_zip(path: Path, size: int) -> None:
 def _read_torch(path: Path, kind: _Format) -> object:
     """What ``torch.save`` wrote, restricted to weights and plain containers."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_IGNORED_GLOBALS), _plain_name(path) as name:
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_IGNORED_GLOBALS),
+            _plain_name(path, kind) as name,
+        ):
             # torch warns about odd pickles before it refuses or reads them; the outcome says all there is to say.
             warnings.simplefilter("ignore")
             # Mapped into memory, a storage that claims more bytes than its record has cannot reach beyond the file.
@@ -276,13 +282,18 @@ def _read_torch(path: Path, kind: _Format) -> object:
 
 
 @contextmanager
-def _plain_name(path: Path) -> Iterator[str]:
-    """The path, or a link to it where its name would make torch.load take it for a safetensors file."""
-    if not path.name.endswith(".safetensors"):
-        yield str(path)
+def _plain_name(path: Path, kind: _Format) -> Iterator[str]:
+    """The path, or a link to it where torch and safetensors cannot take its name.
+
+    They want a name that is text in UTF-8; and torch.load would take a torch file named so for a safetensors file.
+    """
+    name = str(path)
+    text = name.encode("utf-8", "replace").decode() == name
+    if text and (kind is _Format.SAFETENSORS or not name.endswith(".safetensors")):
+        yield name
         return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "checkpoint.pt"
+    with temporary_folder() as folder:
+        link = folder / "checkpoint.pt"
         link.symlink_to(path.absolute())
         yield str(link)
 
@@ -314,7 +325,10 @@ def _refused_object(message: str) -> str | None:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, object], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with (
+            _plain_name(path, _Format.SAFETENSORS) as name,
+            safe_open(name, framework="pt", device="cpu") as file,
+        ):
             metadata = {str(key): str(value) for key, value in (file.metadata() or {}).items()}
             # Copies: the tensors of the library live in the mapped file, which others may change.
             tensors: dict[str, object] = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
@@ -495,8 +509,7 @@ def _bad(path: Path, what: str) -> CheckpointError:
 
 def printable(text: str, limit: int = 120) -> str:
     """Text from the file, fit for a message: printable, short, on one line."""
-    clean = "".join(c if c.isprintable() else "?" for c in text[: limit + 1])
-    return clean if len(clean) <= limit else clean[:limit] + "..."
+    return clean(text) if len(text) <= limit else clean(text[:limit]) + "..."
 
 
 def _line(error: BaseException) -> str:

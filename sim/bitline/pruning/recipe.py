@@ -45,4 +45,6 @@ def validated(model: type[_Model], fields: Mapping[str, Any], where: str) -> _Mo
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{where}: {place}: unknown key") from None
+        if first["type"] == "string_unicode":
+            raise ConfigError(f"{where}: {place}: expected text in UTF-8, got {first['input']!r}") from None
         raise ConfigError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from bitline.printable import shorten
 from bitline.report.figure_style import (
     BLUE,
     FILLS,
@@ -27,7 +28,6 @@ from bitline.report.figure_style import (
     page,
     style,
 )
-from bitline.report.tables import shorten
 
 __all__ = [
     "breakdown_figure",

@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from bitline.printable import clean, shorten
 from bitline.report.markdown import escaped, markdown_table
-from bitline.report.tables import Table, clean, percent, plain_table, shorten
+from bitline.report.tables import Table, percent, plain_table
 from bitline.report.writer import OutputFolder
 
 if TYPE_CHECKING:
@@ -175,8 +176,8 @@ def comparison_figure(report: _Row) -> Figure:
     return figure
 
 
-def write_comparison(folder: OutputFolder, report: _Row) -> None:
-    """Write JSON, CSV, Markdown and the figure into a folder: all of them or nothing.
+def write_comparison(folder: OutputFolder, report: _Row) -> dict[str, Any]:
+    """Write JSON, CSV, Markdown and the figure into a folder: all or nothing. Return the report with their names.
 
     Raises
     ------
@@ -191,5 +192,6 @@ def write_comparison(folder: OutputFolder, report: _Row) -> None:
             folder.write(f"figures/comparison.{kind}", render(figure, kind))
         folder.write("comparison.csv", comparison_csv(report))
         folder.write("report.md", comparison_markdown(report, "figures/comparison.png"))
-        files = sorted([*folder.names, "report.json"])
-        folder.write("report.json", json.dumps({**report, "files": files}, indent=1) + "\n")
+        listed = {**report, "files": sorted([*folder.names, "report.json"])}
+        folder.write("report.json", json.dumps(listed, indent=1) + "\n")
+    return listed

@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bitline.report.tables import shorten
+from bitline.printable import shorten
 
 __all__ = [
     "BLUE",

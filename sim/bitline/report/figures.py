@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from bitline.printable import shorten
 from bitline.report.chip_figures import breakdown_figure, efficiency_figure, normalised_figure, occupancy_figure
 from bitline.report.figure_style import (
     BLUE,
@@ -29,7 +30,7 @@ from bitline.report.figure_style import (
     render,
     style,
 )
-from bitline.report.tables import paper_lossless, percent, shorten
+from bitline.report.tables import paper_lossless, percent
 
 __all__ = [
     "accuracy_figure",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bitline.printable import clean
 from bitline.report.summary import summary_lines, title
-from bitline.report.tables import Table, clean, comparison_table, layer_table, show
+from bitline.report.tables import Table, comparison_table, layer_table, show
 from bitline.report.text import PAPER_NOTE, has_short_paper_count
 
 __all__ = ["CAPTIONS", "escape", "escaped", "markdown_report", "markdown_table"]

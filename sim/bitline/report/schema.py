@@ -401,8 +401,8 @@ def to_plain(value: Any, path: str = "report") -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, (str, PurePath)):
-        return str(value)
+    if isinstance(value, (str, PurePath)):  # a file's name need not be text: \\udcff stands for a byte that is none
+        return str(value).encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

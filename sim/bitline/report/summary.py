@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from bitline.printable import shorten
 from bitline.report.schema import total
-from bitline.report.tables import number, paper_lossless, percent, shorten
+from bitline.report.tables import number, paper_lossless, percent
 
 __all__ = ["contradictions", "summary_lines", "title"]
 

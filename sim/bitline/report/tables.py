@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bitline.printable import clean, shorten
+
 __all__ = [
     "COMPARISON_ROWS",
     "LAYER_COLUMNS",
@@ -17,10 +19,8 @@ __all__ = [
     "layers_csv",
     "percent",
     "plain_table",
-    "shorten",
 ]
 
-NAME_WIDTH = 30
 _Row = Mapping[str, Any]
 
 
@@ -45,20 +45,6 @@ def show(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(str(item) for item in value)
     return number(value) if value is None or isinstance(value, (int, float)) else str(value)
-
-
-def clean(text: str) -> str:
-    """Replace what cannot be printed or encoded: names come from files, and a terminal obeys control characters."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def shorten(name: str, width: int = NAME_WIDTH) -> str:
-    """Cut the middle out of a long name; the ends tell layers apart."""
-    name = clean(name)
-    if len(name) <= width:
-        return name
-    tail = (width - 3) * 2 // 3
-    return f"{name[: width - 3 - tail]}...{name[-tail:]}"
 
 
 @dataclass(frozen=True)

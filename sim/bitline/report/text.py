@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from bitline.printable import clean
 from bitline.report.summary import summary_lines, title
-from bitline.report.tables import clean, comparison_table, layer_table, paper_lossless, plain_table
+from bitline.report.tables import comparison_table, layer_table, paper_lossless, plain_table
 
 __all__ = ["text_report"]
 

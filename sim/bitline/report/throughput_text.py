@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bitline.printable import clean, shorten
 from bitline.report.markdown import escape, escaped, markdown_table
-from bitline.report.tables import Table, clean, number, plain_table, shorten
+from bitline.report.tables import Table, number, plain_table
 
 __all__ = [
     "network_lines",

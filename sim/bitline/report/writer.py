@@ -2,7 +2,7 @@
 
 Everything is first written and flushed to disk under a temporary name on the same file system, then renamed into
 place. An error, a full disk or Ctrl-C before that leaves what was there before; one during the renaming puts back what
-was replaced.
+was replaced. What a killed process left under temporary names goes with the next result in the same place.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from bitline.errors import OutputError
+from bitline.paths import expanded
+from bitline.report.staging import remove_abandoned, staging_folder
+from bitline.signals import held
 
 __all__ = ["OutputFolder", "remove_leftovers", "write_atomic"]
 
@@ -68,7 +71,7 @@ def remove_leftovers(path: str | Path) -> None:
 
     Only for a file that no other process is writing. Names too long for a prefix of their own are left alone.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(expanded(path)))
     if len(target.name) >= _LONGEST:  # a longer name may have the same prefix
         return
     ours = re.compile(re.escape(_prefix(target)) + "[a-z0-9_]{8}" + re.escape(_SUFFIX))
@@ -93,8 +96,12 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
     OutputError
         The place cannot be written, is a directory or special file, or the disk is full; nothing changed then.
     """
-    shown, target = str(path), Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
+    with held():
+        _write_atomic(str(path), Path(os.path.realpath(expanded(path))), data)
+
+
+def _write_atomic(shown: str, target: Path, data: bytes) -> None:
     temporary: Path | None = None
     try:
         if not target.parent.is_dir():
@@ -145,9 +152,9 @@ class OutputFolder:
 
     def __init__(self, path: str | Path) -> None:
         self._shown = str(path)
-        self.path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(expanded(path)))
         self._staging: Path | None = None
-        self._made: list[Path] = []
+        self._stack = contextlib.ExitStack()
         self._names: list[str] = []
 
     @property
@@ -184,8 +191,10 @@ class OutputFolder:
             raise OutputError(f"output folder {self._shown}: {name} can only be written inside the with block")
         place = self._staging / "new" / _relative(name)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with _open_new(place) as file:
+            with held():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                opened = _open_new(place)
+            with opened as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -207,9 +216,13 @@ class OutputFolder:
     ) -> None:
         try:
             if kind is None:
-                self._commit()
+                with held():
+                    self._commit()
         finally:
             self._discard()
+        if kind is None:
+            for home in (self.path, self.path.parent):
+                remove_abandoned(home)
 
     def _begin(self) -> None:
         """Make the staging folder: inside an existing folder (it may be a mount point), else beside the new one."""
@@ -221,8 +234,10 @@ class OutputFolder:
                 home = self.path
             else:
                 home = self.path.parent
-                self._make_parents(home)
-            self._staging = Path(tempfile.mkdtemp(prefix=".bitline-", suffix=".tmp", dir=home))
+                ancestor = next(folder for folder in self.path.parents if folder.exists())
+                if not ancestor.is_dir():
+                    raise OutputError(f"output folder {self._shown}: {ancestor} is a file, expected a folder")
+            self._staging = self._stack.enter_context(staging_folder(home))
             (self._staging / "new").mkdir()
         except OSError as error:
             self._discard()
@@ -233,25 +248,10 @@ class OutputFolder:
             self._discard()
             raise
 
-    def _make_parents(self, folder: Path) -> None:
-        missing = []
-        while not folder.exists():
-            missing.append(folder)
-            folder = folder.parent
-        if not folder.is_dir():
-            raise OutputError(f"output folder {self._shown}: {folder} is a file, expected a folder")
-        for parent in reversed(missing):
-            parent.mkdir()
-            self._made.append(parent)
-
     def _discard(self) -> None:
         """Remove the staging folder, and the parents made for it if nothing came into them."""
-        if self._staging is not None:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging = None
-        while self._made:
-            with contextlib.suppress(OSError):
-                self._made.pop().rmdir()
+        self._staging = None
+        self._stack.close()
 
     def _refuse_foreign(self, names: tuple[str, ...] | list[str]) -> None:
         """Refuse to replace files where nothing says that Bitline wrote this folder."""
@@ -276,7 +276,6 @@ class OutputFolder:
                 except BaseException:
                     self.path.rename(new)
                     raise
-                self._made.clear()
                 return
             self._refuse_foreign(self._names)
             self._replace_files(new)
