@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
-from bitline.crossbar.check import certified_hardware, check_certificate
+from bitline.crossbar.check import certified_hardware, check_certificate, parse_certificate
 from bitline.errors import DataError
 from bitline.hardware import Hardware
+from bitline.input_files import read_bytes
 from bitline.network.conversion import matrix_layers
-from bitline.paths import expanded
 from bitline.preparation import chosen_hardware, load_network
 from bitline.pruning.constraints import ColumnProportional, project_layers
 from bitline.pruning.layers import prunable_layers
 
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 1 << 28
 
 __all__ = ["certify_checkpoint", "check_certificate_file", "cp_table"]
 
@@ -58,6 +57,9 @@ def check_certificate_file(
 ) -> tuple[int, bool, list[str]]:
     """Re-check a certificate file against a checkpoint with code of its own (:mod:`bitline.crossbar.check`).
 
+    Every byte of the file must be what the checkpoint gives with the hardware description in the file. ``-`` is
+    standard input.
+
     Returns
     -------
     int, bool, list of str
@@ -69,24 +71,12 @@ def check_certificate_file(
     DataError, ConfigError, CheckpointError
         The file is missing or no certificate; or the checkpoint cannot be loaded.
     """
-    path = expanded(certificate)
-    if path.exists() and not path.is_file():
-        raise DataError(f"certificate {certificate}: expected a file, found a folder or special file")
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"certificate {certificate}: larger than {_MAX_BYTES} bytes, not a bitline certificate")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"certificate {certificate}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise DataError(f"certificate {certificate}: not a JSON document, expected a bitline certificate") from None
+    content = read_bytes(certificate, "certificate", _MAX_BYTES, DataError)
+    document = parse_certificate(content)
     hardware = certified_hardware(document)
     loaded, _, network = load_network(checkpoint, arch)
     layers = matrix_layers(network.module, hardware).layers
-    complaints = check_certificate(document, layers)
-    claimed = document.get("checkpoint_sha256")
-    if claimed != loaded.sha256:
-        complaints.insert(0, f"checkpoint_sha256: the certificate is of {claimed}, the checkpoint is {loaded.sha256}")
+    complaints = check_certificate(document, layers, checkpoint_sha256=loaded.sha256, content=content)
     return len(layers), document.get("lossless") is True, complaints
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitline._version import __version__
 from bitline.crossbar.adc import (
     AdcBits,
     BitCounts,
@@ -41,7 +40,7 @@ __all__ = [
     "lossless_columns",
 ]
 
-CERTIFICATE_FORMAT = "bitline-certificate-1"
+CERTIFICATE_FORMAT = "bitline-certificate-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,10 +284,14 @@ class NetworkCertificate:
         return max(counts, default=None)
 
     def to_json(self, checkpoint_sha256: str | None = None) -> dict[str, Any]:
-        """The certificate file: a plain dictionary that :func:`bitline.crossbar.check.check_certificate` re-checks."""
+        """The certificate file: a plain dictionary that :func:`bitline.crossbar.check.check_certificate` re-checks.
+
+        The order of keys, of layers and of records, the first of several equal columns and the notation of
+        :func:`bitline.report.schema.dump_json` are part of the format: the checker compares the file's bytes. So
+        nothing is written here that cannot be derived again from the weights and the hardware description.
+        """
         return {
             "format": CERTIFICATE_FORMAT,
-            "bitline_version": __version__,
             "claim": "a layer marked lossless saturates for no code vector at its matrix; "
             "a refuted one does for its witness",
             "checkpoint_sha256": checkpoint_sha256,

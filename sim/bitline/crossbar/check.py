@@ -1,14 +1,18 @@
 """Re-check a certificate file in plain NumPy, sharing no code with the prover but the loader of weights and hardware.
 
-Written from docs/contract.md: digits of the codes by integer division, sums by ``sum``, bits by comparing with
-powers of two. Everything the file claims is recomputed from the weight codes and compared.
+Written from docs/contract.md: digits of the codes by integer division, sums by ``sum``, bits by comparing with powers
+of two. The whole certificate is derived again from the weight codes and the hardware description it names, down to
+which of several equal columns is written and to the bytes of the file, so a reader sees nothing that was not checked.
+The hardware description itself is the premise, not a claim: its hash says which one it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +21,85 @@ from bitline.errors import BitlineError, ConfigError
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer
 
-__all__ = ["check_certificate"]
+__all__ = ["canonical_bytes", "certified_hardware", "check_certificate", "derive_certificate", "parse_certificate"]
 
-_FORMAT = "bitline-certificate-1"
+_FORMAT = "bitline-certificate-2"
+_CLAIM = "a layer marked lossless saturates for no code vector at its matrix; a refuted one does for its witness"
 
 
-def check_certificate(document: Any, layers: Sequence[MatrixLayer]) -> list[str]:
-    """Compare every claim of a certificate with the weights.
+def parse_certificate(content: bytes) -> Any:
+    """The document in a certificate file's bytes, whose every key is there once and every number finite.
+
+    Raises
+    ------
+    ConfigError
+        No JSON, a key given twice (readers differ in which of the two they take), NaN or Infinity.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"certificate: key {_short(twice)} is given twice")
+        return found
+
+    def no_constant(name: str) -> Any:
+        raise ConfigError(f"certificate: {name} is not a number JSON has")
+
+    try:
+        return json.loads(content, object_pairs_hook=once, parse_constant=no_constant)
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError):
+        raise ConfigError("certificate: not a JSON document, expected a bitline certificate") from None
+
+
+def canonical_bytes(document: Any) -> bytes:
+    """The one form of a certificate's file: JSON in ASCII, indented by two, keys in their order, a final newline."""
+    return (json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def certified_hardware(document: Any) -> Hardware:
+    """The hardware description a certificate carries.
+
+    Raises
+    ------
+    ConfigError
+        The document is not a certificate, or its hardware is not a valid description.
+    """
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        older = f", found {_short(found)}: write it again with bitline certify" if isinstance(found, str) else ""
+        raise ConfigError(f"certificate: expected a JSON object with format {_FORMAT!r}{older}")
+    fields = document.get("hardware")
+    if not isinstance(fields, dict):
+        raise ConfigError("certificate: hardware: expected a mapping of fields")
+    try:
+        return Hardware().replace(**fields)
+    except BitlineError as error:
+        raise ConfigError(f"certificate: {error}") from None
+
+
+def check_certificate(
+    document: Any,
+    layers: Sequence[MatrixLayer],
+    *,
+    checkpoint_sha256: str | None = None,
+    content: bytes | None = None,
+) -> list[str]:
+    """Compare a certificate with the one that the weights give.
 
     Parameters
     ----------
     document : dict
-        A parsed certificate file.
+        A parsed certificate file (:func:`parse_certificate`).
     layers : sequence of MatrixLayer
         The network's layers, loaded with the hardware the certificate names (:func:`certified_hardware`).
+    checkpoint_sha256 : str, optional
+        Hash of the checkpoint; what the document says is taken where there is none.
+    content : bytes, optional
+        The file's bytes, to be compared too.
 
     Returns
     -------
@@ -43,55 +112,78 @@ def check_certificate(document: Any, layers: Sequence[MatrixLayer]) -> list[str]
         The document is not a certificate.
     """
     hw = certified_hardware(document)
-    complaints: list[str] = []
-    _compare(complaints, "hardware_sha256", document.get("hardware_sha256"), hw.sha256())
-    claimed = document.get("layers")
-    if not isinstance(claimed, list) or not all(isinstance(entry, dict) for entry in claimed):
-        raise ConfigError("certificate: layers: expected a list of layers")
-    names = [entry.get("name") for entry in claimed]
-    if names != [layer.name for layer in layers]:
-        return [*complaints, f"layers: the certificate names {names}, the checkpoint has {[x.name for x in layers]}"]
-    for entry, layer in zip(claimed, layers, strict=True):
-        _check_layer(complaints, entry, layer, hw)
-    _check_policy(complaints, claimed, hw)
-    _compare(complaints, "lossless", document.get("lossless"), all(entry.get("lossless") is True for entry in claimed))
-    overall = document.get("adc_bits")
-    for name in ("equation", "paper", "weight_aware"):
-        values = [v for v in (_bits_of(entry, name) for entry in claimed) if isinstance(v, int)]
-        want = max(values, default=None if name == "paper" else 0)
-        _compare(complaints, f"adc_bits.{name}", overall.get(name) if isinstance(overall, dict) else None, want)
+    sha256 = document.get("checkpoint_sha256") if checkpoint_sha256 is None else checkpoint_sha256
+    expected = derive_certificate(layers, hw, sha256)
+    complaints = list(_differences(document, expected, ""))
+    if content is not None and not complaints:
+        wanted = canonical_bytes(expected)
+        if content != wanted:
+            at = next((n for n, (a, b) in enumerate(zip(content, wanted, strict=False)) if a != b), len(wanted))
+            line = wanted[:at].count(b"\n") + 1
+            complaints.append(f"line {line}: not in the form that bitline certify writes (blanks, order, notation)")
     return complaints
 
 
-def certified_hardware(document: Any) -> Hardware:
-    """The hardware description a certificate carries.
+def derive_certificate(layers: Sequence[MatrixLayer], hw: Hardware, checkpoint_sha256: str | None) -> dict[str, Any]:
+    """The certificate of these weights, derived without the prover."""
+    sums = [_measure(layer, hw) for layer in layers]
+    counts = [_counts(layer, measured, hw) for layer, measured in zip(layers, sums, strict=True)]
+    configured = _configured(counts, hw)
+    entries = [
+        _layer(layer, measured, count, bits, hw)
+        for layer, measured, count, bits in zip(layers, sums, counts, configured, strict=True)
+    ]
+    papers = [count["paper"] for count in counts if count["paper"] is not None]
+    return {
+        "format": _FORMAT,
+        "claim": _CLAIM,
+        "checkpoint_sha256": checkpoint_sha256,
+        "hardware": hw.model_dump(mode="json"),
+        "hardware_sha256": hw.sha256(),
+        "lossless": all(entry["lossless"] for entry in entries),
+        "adc_bits": {
+            "equation": max((count["equation"] for count in counts), default=0),
+            "paper": max(papers, default=None),
+            "weight_aware": max((count["weight_aware"] for count in counts), default=0),
+        },
+        "layers": entries,
+    }
 
-    Raises
-    ------
-    ConfigError
-        The document is not a certificate, or its hardware is not a valid description.
-    """
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise ConfigError(f"certificate: expected a JSON object with format {_FORMAT!r}")
-    fields = document.get("hardware")
-    if not isinstance(fields, dict):
-        raise ConfigError("certificate: hardware: expected a mapping of fields")
-    try:
-        return Hardware().replace(**fields)
-    except BitlineError as error:
-        raise ConfigError(f"certificate: {error}") from None
-    except TypeError:
-        raise ConfigError("certificate: hardware: keys must be names") from None
+
+# --- comparing ----------------------------------------------------------------------------------------------------
 
 
-def _compare(complaints: list[str], what: str, claimed: object, found: object) -> None:
-    if type(claimed) is not type(found) or claimed != found:
-        complaints.append(f"{what}: the certificate says {_short(claimed)}, the weights give {_short(found)}")
+def _differences(claimed: Any, found: Any, path: str) -> Iterator[str]:
+    """One line for each value that differs, in type too, and for each key or item that is not on both sides."""
+    if type(claimed) is not type(found):
+        yield f"{path}: the certificate says {_short(claimed)}, the weights give {_short(found)}"
+    elif isinstance(found, dict):
+        for key in found:
+            inside = f"{path}: {key}" if path else key
+            if key not in claimed:
+                yield f"{inside}: missing from the certificate, the weights give {_short(found[key])}"
+            else:
+                yield from _differences(claimed[key], found[key], inside)
+        for key in claimed:
+            if key not in found:
+                yield f"{path + ': ' if path else ''}{_short(key)}: not part of a certificate, nothing checks it"
+    elif isinstance(found, list):
+        if len(claimed) != len(found):
+            yield f"{path}: the certificate has {len(claimed)} entries, the weights give {len(found)}"
+            return
+        for number, (one, other) in enumerate(zip(claimed, found, strict=True)):
+            yield from _differences(one, other, _item(path, number, other))
+    elif claimed != found:
+        yield f"{path}: the certificate says {_short(claimed)}, the weights give {_short(found)}"
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    """Whether a value read from a file is an integer; JSON's true is not."""
-    return type(value) is int
+def _item(path: str, number: int, entry: Any) -> str:
+    """What to call an entry of a list: a layer by its name, a record by its place."""
+    if isinstance(entry, dict) and path == "layers":
+        return f"layer {entry['name']}"
+    if isinstance(entry, dict) and "max_sum" in entry:
+        return f"{path}: tile {entry['tile']} slice {entry['slice']} {entry['sign']}"
+    return f"{path}[{number}]"
 
 
 def _short(value: object) -> str:
@@ -99,37 +191,21 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _bits_of(entry: dict[str, Any], name: str) -> Any:
-    bits = entry.get("adc_bits")
-    return bits.get(name) if isinstance(bits, dict) else None
+# --- deriving -----------------------------------------------------------------------------------------------------
 
 
-def _levels(codes: NDArray[np.int32], hw: Hardware) -> list[tuple[str, NDArray[np.int64]]]:
-    """Cell levels [shape=(S, K, columns)] of each sign, before flipping."""
-    wide = codes.astype(np.int64)
-    base = 2**hw.cell_bits
-    if hw.encoding.value == "differential":
-        parts = [("positive", np.where(wide > 0, wide, 0)), ("negative", np.where(wide < 0, -wide, 0))]
-        count = -(-(hw.weight_bits - 1) // hw.cell_bits)
-    else:
-        parts = [("offset", wide + 2 ** (hw.weight_bits - 1))]
-        count = -(-hw.weight_bits // hw.cell_bits)
-    return [(sign, np.stack([part // base**j % base for j in range(count)])) for sign, part in parts]
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """The largest sums of one layer's columns."""
 
+    sums: dict[tuple[int, int, str], NDArray[np.int64]]
+    """By row tile, slice and sign [shape=(groups, columns)]."""
+    units: dict[int, int]
+    """By row tile, of the unit column; empty without one."""
+    nonzeros_max: int
 
-def _bits_for(total: int, sign: str, hw: Hardware) -> int:
-    """Smallest number of bits whose code range holds the sum (0 for an empty column)."""
-    if total == 0:
-        return 0
-    bits = 1
-    while True:
-        if hw.readout.value == "analog":
-            top = 2 ** (bits - 1) - 1 if sign == "positive" else 2 ** (bits - 1)
-        else:
-            top = 2**bits - 1
-        if total <= top:
-            return bits
-        bits += 1
+    def worst(self, tile: int, j: int, sign: str) -> int:
+        return int(self.sums[tile, j, sign].max(initial=0))
 
 
 def _rows_a_read(hw: Hardware) -> int:
@@ -137,103 +213,92 @@ def _rows_a_read(hw: Hardware) -> int:
     return hw.rows if hw.active_rows is None else min(hw.rows, hw.active_rows)
 
 
+def _tiles(layer: MatrixLayer, hw: Hardware) -> list[slice]:
+    height = _rows_a_read(hw)
+    return [slice(start, min(layer.rows, start + height)) for start in range(0, layer.rows, height)]
+
+
+def _signs(hw: Hardware) -> list[str]:
+    return ["positive", "negative"] if hw.encoding.value == "differential" else ["offset"]
+
+
+def _slices(hw: Hardware) -> int:
+    bits = hw.weight_bits - 1 if hw.encoding.value == "differential" else hw.weight_bits
+    return -(-bits // hw.cell_bits)
+
+
+def _levels(codes: NDArray[np.int32], sign: str, hw: Hardware) -> NDArray[np.int64]:
+    """Cell levels [shape=(S, rows, columns)] of the rows of one tile."""
+    wide = codes.astype(np.int64)
+    if sign == "positive":
+        part = np.where(wide > 0, wide, 0)
+    elif sign == "negative":
+        part = np.where(wide < 0, -wide, 0)
+    else:
+        part = wide + 2 ** (hw.weight_bits - 1)
+    base = 2**hw.cell_bits
+    levels = np.stack([part // base**j % base for j in range(_slices(hw))])
+    if hw.encoding.value == "offset_flip":  # more than half of the largest sum: stored complemented
+        heavy = 2 * levels.sum(axis=1, keepdims=True) > (base - 1) * codes.shape[0]
+        levels = np.where(heavy, base - 1 - levels, levels)
+    return levels
+
+
 def _largest_digit(hw: Hardware, signed: bool) -> int:
     """Largest digit over all codes, by writing the extreme codes' digits down."""
-    base = 2**hw.dac_bits
     if signed and hw.dac_bits > 1:
-        codes = [2 ** (hw.input_bits - 1), max(2 ** (hw.input_bits - 1) - 1, 0)]
-    else:
-        codes = [2**hw.input_bits - 1]
-    return max(int(code // base**i % base) for code in codes for i in range(-(-hw.input_bits // hw.dac_bits)))
+        return max(_digits(2 ** (hw.input_bits - 1), hw), _digits(max(2 ** (hw.input_bits - 1) - 1, 0), hw))
+    return _digits(2**hw.input_bits - 1, hw)
 
 
-def _check_layer(complaints: list[str], entry: dict[str, Any], layer: MatrixLayer, hw: Hardware) -> None:
-    """Recompute one layer's facts from its codes."""
-    where = f"layer {layer.name}"
-    groups, rows, columns = layer.codes.shape
-    digest = hashlib.sha256(repr((groups, rows, columns)).encode())
-    digest.update(np.ascontiguousarray(layer.codes, dtype="<i4").tobytes())
-    facts: dict[str, Any] = {
-        "kind": layer.kind.value,
-        "groups": groups,
-        "rows": rows,
-        "columns": columns,
-        "signed_inputs": layer.signed_inputs,
-        "weights_sha256": digest.hexdigest(),
-        "row_tiles": -(-rows // _rows_a_read(hw)),
-        "nonzeros": int((layer.codes != 0).sum()),
-    }
-    bits = entry.get("adc_bits")
-    bits = bits if isinstance(bits, dict) else {}
-    per_slice = bits.get("configured_per_slice")
-    unit_bits = bits.get("configured_unit")
-    slices = len(_levels(layer.codes[:, :1, :1], hw)[0][1]) if layer.codes.size else hw.slices
-    if not (isinstance(per_slice, list) and len(per_slice) == slices and all(_is_integer(b) for b in per_slice)):
-        complaints.append(f"{where}: adc_bits.configured_per_slice: expected {slices} integers")
-        return
-    has_unit = hw.encoding.value != "differential"
-    if not (_is_integer(unit_bits) if has_unit else unit_bits is None):
-        complaints.append(f"{where}: adc_bits.configured_unit: expected {'an integer' if has_unit else 'null'}")
-        return
+def _digits(magnitude: int, hw: Hardware) -> int:
+    """The largest of a magnitude's digits."""
+    base = 2**hw.dac_bits
+    return max(int(magnitude // base**i % base) for i in range(-(-hw.input_bits // hw.dac_bits)))
+
+
+def _measure(layer: MatrixLayer, hw: Hardware) -> _Measured:
     digit = _largest_digit(hw, layer.signed_inputs)
-    height_of_tile = _rows_a_read(hw)
-    worst: dict[tuple[int, int | None, str], int] = {}
-    nonzeros_max = refuted = 0
-    sums_at: dict[tuple[int, int, str, int], NDArray[np.int64]] = {}
-    for g in range(groups):
-        planes = _levels(layer.codes[g], hw)
-        for tile in range(facts["row_tiles"]):
-            part = slice(tile * height_of_tile, min(rows, (tile + 1) * height_of_tile))
-            height = part.stop - part.start
-            nonzeros_max = max(nonzeros_max, int((layer.codes[g, part] != 0).sum(axis=0).max(initial=0)))
-            for j in range(slices):
-                over = []
-                for sign, levels in planes:
-                    sums = levels[j, part].sum(axis=0)
-                    if hw.encoding.value == "offset_flip":
-                        full = (2**hw.cell_bits - 1) * height
-                        sums = np.where(2 * sums > full, full - sums, sums)
-                    sums = sums * digit
-                    sums_at[tile, j, sign, g] = sums
-                    key = (tile, j, sign)
-                    worst[key] = max(worst.get(key, 0), int(sums.max(initial=0)))
-                    over.append(np.array([_bits_for(int(s), sign, hw) > per_slice[j] for s in sums], np.bool_))
-                stacked = np.stack(over)
-                # an analog pair is converted once, so it counts as one refuted column
-                refuted += int((stacked.any(axis=0) if hw.readout.value == "analog" else stacked).sum())
-            if has_unit:
-                worst[tile, None, "unit"] = height * digit
-                refuted += _bits_for(height * digit, "unit", hw) > int(unit_bits)  # type: ignore[arg-type]
-    facts["nonzeros_max"] = nonzeros_max
-    facts["cp_rate"] = None if nonzeros_max == 0 else _rows_a_read(hw) / nonzeros_max
-    facts["refuted_columns"] = refuted
-    facts["lossless"] = refuted == 0
-    facts["max_column_sum"] = max(worst.values(), default=0)
-    for name, found in facts.items():
-        _compare(complaints, f"{where}: {name}", entry.get(name), found)
-    _check_counts(complaints, where, bits, worst, nonzeros_max, rows, hw)
-    _check_records(complaints, where, entry.get("columns_worst"), worst, sums_at, per_slice, unit_bits, hw)
-    _check_witness(complaints, where, entry, layer, per_slice, unit_bits, hw)
+    sums: dict[tuple[int, int, str], NDArray[np.int64]] = {}
+    units: dict[int, int] = {}
+    nonzeros_max = 0
+    for tile, part in enumerate(_tiles(layer, hw)):
+        nonzeros_max = max(nonzeros_max, int((layer.codes[:, part] != 0).sum(axis=1).max(initial=0)))
+        for sign in _signs(hw):
+            by_group = [_levels(layer.codes[g, part], sign, hw).sum(axis=1) * digit for g in range(layer.groups)]
+            for j in range(_slices(hw)):
+                sums[tile, j, sign] = np.stack([group[j] for group in by_group])
+        if hw.encoding.value != "differential":
+            units[tile] = (part.stop - part.start) * digit
+    return _Measured(sums, units, nonzeros_max)
 
 
-def _check_counts(
-    complaints: list[str],
-    where: str,
-    bits: dict[str, Any],
-    worst: dict[Any, int],
-    nonzeros: int,
-    rows: int,
-    hw: Hardware,
-) -> None:
-    """The four counts of docs/contract.md."""
-    slices = len(bits["configured_per_slice"])
-    aware = [
-        max((_bits_for(total, sign, hw) for (_, j, sign), total in worst.items() if j == wanted), default=0)
-        for wanted in range(slices)
+def _top(bits: int, sign: str, hw: Hardware) -> int:
+    """Largest sum that so many bits hold."""
+    if hw.readout.value == "analog":
+        half: int = 2 ** (bits - 1)
+        return half - 1 if sign == "positive" else half
+    largest: int = 2**bits - 1
+    return largest
+
+
+def _bits_for(total: int, sign: str, hw: Hardware) -> int:
+    """Smallest number of bits whose code range holds the sum (0 for an empty column)."""
+    bits = 0
+    while total > (_top(bits, sign, hw) if bits else 0):
+        bits += 1
+    return bits
+
+
+def _counts(layer: MatrixLayer, measured: _Measured, hw: Hardware) -> dict[str, Any]:
+    """The counts of docs/contract.md that need no configured resolution."""
+    per_slice = [
+        max((_bits_for(measured.worst(t, k, sign), sign, hw) for t, k, sign in measured.sums if k == j), default=0)
+        for j in range(_slices(hw))
     ]
-    unit = max((_bits_for(total, sign, hw) for (_, j, sign), total in worst.items() if j is None), default=0)
     has_unit = hw.encoding.value != "differential"
-    r = min(_rows_a_read(hw), rows) if has_unit else nonzeros
+    unit = max((_bits_for(total, "unit", hw) for total in measured.units.values()), default=0)
+    r = min(_rows_a_read(hw), layer.rows) if has_unit else measured.nonzeros_max
     equation = 0
     if r:
         # ceil(v + w + log2 r): the smallest integer e with 2^(e - v - w) >= r
@@ -243,139 +308,146 @@ def _check_counts(
     paper: int | None = None
     if (_rows_a_read(hw), hw.cell_bits, hw.dac_bits) == (128, 2, 1):
         paper = 0
-        while nonzeros and 2 ** (paper - 8) * 128 < nonzeros:
+        while measured.nonzeros_max and 2 ** (paper - 8) * 128 < measured.nonzeros_max:
             paper += 1
-    found = {
-        "weight_aware_per_slice": aware,
-        "weight_aware_unit": unit if has_unit else None,
-        "weight_aware": max([*aware, unit]),
+    return {
         "equation": equation,
         "paper": paper,
-        "configured": max([*bits["configured_per_slice"], bits.get("configured_unit") or 0]),
+        "weight_aware": max([*per_slice, unit]),
+        "weight_aware_per_slice": per_slice,
+        "weight_aware_unit": unit if has_unit else None,
     }
-    for name, value in found.items():
-        _compare(complaints, f"{where}: adc_bits.{name}", bits.get(name), value)
 
 
-def _check_records(
-    complaints: list[str],
-    where: str,
-    records: Any,
-    worst: dict[tuple[int, int | None, str], int],
-    sums_at: dict[tuple[int, int, str, int], NDArray[np.int64]],
-    per_slice: list[int],
-    unit_bits: int | None,
-    hw: Hardware,
-) -> None:
-    """Every row tile, slice and sign is there once, with its worst sum, at a column that has it."""
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        complaints.append(f"{where}: columns_worst: expected a list of records")
-        return
-    keys = [(record.get("tile"), record.get("slice"), record.get("sign")) for record in records]
-    plain = all(_is_integer(tile) and (j is None or _is_integer(j)) and isinstance(sign, str) for tile, j, sign in keys)
-    if not plain or len(keys) != len(worst) or any(key not in worst for key in keys) or len(set(keys)) != len(keys):
-        complaints.append(f"{where}: columns_worst: not one record for each row tile, slice and sign")
-        return
-    for key, record in zip(keys, records, strict=True):
-        at = f"{where}: tile {key[0]} slice {key[1]} {key[2]}"
-        total = worst[key]
-        configured = unit_bits if key[1] is None else per_slice[key[1]]
-        needed = _bits_for(total, str(key[2]), hw)
-        _compare(complaints, f"{at}: max_sum", record.get("max_sum"), total)
-        _compare(complaints, f"{at}: bits", record.get("bits"), needed)
-        _compare(complaints, f"{at}: configured", record.get("configured"), configured)
-        _compare(complaints, f"{at}: lossless", record.get("lossless"), needed <= int(configured or 0))
-        group, column = record.get("group"), record.get("column")
-        if key[1] is None:
-            _compare(complaints, f"{at}: group", group, 0)
-            _compare(complaints, f"{at}: column", column, None)
-        else:
-            sums = sums_at.get((key[0], key[1], str(key[2]), group)) if _is_integer(group) else None
-            if sums is None or not _is_integer(column) or not 0 <= column < max(len(sums), 1):
-                complaints.append(f"{at}: no column {column} in group {record.get('group')}")
-            elif len(sums):
-                _compare(complaints, f"{at}: sum of column {column}", total, int(sums[column]))
-
-
-def _check_witness(
-    complaints: list[str],
-    where: str,
-    entry: dict[str, Any],
-    layer: MatrixLayer,
-    per_slice: list[int],
-    unit_bits: int | None,
-    hw: Hardware,
-) -> None:
-    """A refuted layer's witness drives its column past the code range; a lossless layer has none."""
-    witness = entry.get("witness")
-    if entry.get("lossless") is True:
-        if witness is not None:
-            complaints.append(f"{where}: witness: a lossless layer cannot have one")
-        return
-    if not isinstance(witness, dict):
-        complaints.append(f"{where}: witness: a refuted layer needs one")
-        return
-    try:
-        group, tile, code, rows = (witness[name] for name in ("group", "tile", "code", "rows"))
-        if not all(_is_integer(number) for number in (group, tile, code, *rows)):
-            raise ValueError
-        driven = [row - group * layer.rows for row in rows]
-        part = slice(tile * _rows_a_read(hw), min(layer.rows, (tile + 1) * _rows_a_read(hw)))
-        inside = all(part.start <= row < part.stop for row in driven) and 0 <= group < layer.groups
-    except (KeyError, TypeError, ValueError):
-        complaints.append(f"{where}: witness: expected group, tile, code and rows")
-        return
-    low, high = hw.input_range(layer.signed_inputs)
-    if not inside or not low <= code <= high:
-        complaints.append(f"{where}: witness: rows or code outside the row tile or the input range")
-        return
-    magnitude = abs(code) if hw.dac_bits > 1 else code % 2**hw.input_bits
-    digit = max(magnitude // 2 ** (hw.dac_bits * i) % 2**hw.dac_bits for i in range(hw.input_cycles))
-    if witness.get("slice") is None:
-        total, configured, sign = len(set(driven)) * digit, int(unit_bits or 0), "unit"
-        _compare(complaints, f"{where}: witness: sign", witness.get("sign"), sign)
-        _compare(complaints, f"{where}: witness: column", witness.get("column"), None)
-    else:
-        sign = str(witness.get("sign"))
-        planes = dict(_levels(layer.codes[group], hw))
-        column, j = witness.get("column"), witness.get("slice")
-        if sign not in planes or not (
-            _is_integer(column) and column in range(layer.columns) and _is_integer(j) and j in range(len(per_slice))
-        ):
-            complaints.append(f"{where}: witness: no such column")
-            return
-        levels = planes[sign][j, :, column]
-        if hw.encoding.value == "offset_flip" and 2 * levels[part].sum() > (2**hw.cell_bits - 1) * (
-            part.stop - part.start
-        ):
-            levels = 2**hw.cell_bits - 1 - levels
-        total, configured = int(levels[sorted(set(driven))].sum()) * digit, per_slice[j]
-    _compare(complaints, f"{where}: witness: column_sum", witness.get("column_sum"), total)
-    _compare(complaints, f"{where}: witness: configured", witness.get("configured"), configured)
-    if _bits_for(total, sign, hw) <= configured:
-        complaints.append(f"{where}: witness: its column sum {total} does not exceed {configured} bits")
-
-
-def _check_policy(complaints: list[str], claimed: list[dict[str, Any]], hw: Hardware) -> None:
-    """The configured resolutions follow from the hardware's number or policy."""
+def _configured(counts: Sequence[dict[str, Any]], hw: Hardware) -> list[tuple[list[int], int | None]]:
+    """Resolutions by slice and of the unit column, of every layer: the hardware's number, or what its policy gives."""
     policy = hw.adc_bits if isinstance(hw.adc_bits, int) else hw.adc_bits.value
-    largest = 0
-    if isinstance(policy, str):
-        largest = max((_bits_of(entry, policy) or 0 for entry in claimed), default=0)
-    for entry in claimed:
-        where = f"layer {entry.get('name')}"
-        bits = entry["adc_bits"] if isinstance(entry.get("adc_bits"), dict) else {}
-        per_slice, unit = bits.get("configured_per_slice"), bits.get("configured_unit")
-        if not isinstance(per_slice, list):
-            continue
+    has_unit = hw.encoding.value != "differential"
+    found = []
+    for count in counts:
         if isinstance(policy, int):
-            want, want_unit = [policy] * len(per_slice), policy
+            number = policy
         elif policy == "weight_aware" and hw.adc_scope.value == "slice":
-            aware = bits.get("weight_aware_per_slice")
-            want = [max(1, b) for b in aware] if isinstance(aware, list) else []
-            want_unit = max(1, bits.get("weight_aware_unit") or 0)
+            unit = max(1, count["weight_aware_unit"]) if has_unit else None
+            found.append(([max(1, bits) for bits in count["weight_aware_per_slice"]], unit))
+            continue
+        elif hw.adc_scope.value == "chip":
+            number = max(1, *(other[policy] or 0 for other in counts))
         else:
-            number = max(1, largest if hw.adc_scope.value == "chip" else _bits_of(entry, policy) or 0)
-            want, want_unit = [number] * len(per_slice), number
-        _compare(complaints, f"{where}: adc_bits.configured_per_slice", per_slice, want)
-        _compare(complaints, f"{where}: adc_bits.configured_unit", unit, None if unit is None else want_unit)
+            number = max(1, count[policy] or 0)
+        found.append(([number] * _slices(hw), number if has_unit else None))
+    return found
+
+
+def _layer(
+    layer: MatrixLayer, measured: _Measured, counts: dict[str, Any], bits: tuple[list[int], int | None], hw: Hardware
+) -> dict[str, Any]:
+    """One layer's entry."""
+    per_slice, unit_bits = bits
+    digest = hashlib.sha256(repr((layer.groups, layer.rows, layer.columns)).encode())
+    digest.update(np.ascontiguousarray(layer.codes, dtype="<i4").tobytes())
+    records = []
+    refuted = 0
+    for tile in range(len(_tiles(layer, hw))):
+        for j, configured in enumerate(per_slice):
+            over = [measured.sums[tile, j, sign] > _top(configured, sign, hw) for sign in _signs(hw)]
+            # an analog pair is converted once, so it counts as one refuted column
+            refuted += int(np.any(over, axis=0).sum() if hw.readout.value == "analog" else np.sum(over))
+            for sign in _signs(hw):
+                records.append(_record(tile, j, sign, measured, configured, hw))
+        if unit_bits is not None:
+            total = measured.units[tile]
+            records.append(_entry(tile, None, "unit", 0, None, total, unit_bits, hw))
+            refuted += layer.groups * (total > _top(unit_bits, "unit", hw))
+    return {
+        "name": layer.name,
+        "kind": layer.kind.value,
+        "groups": layer.groups,
+        "rows": layer.rows,
+        "columns": layer.columns,
+        "row_tiles": len(_tiles(layer, hw)),
+        "signed_inputs": layer.signed_inputs,
+        "weights_sha256": digest.hexdigest(),
+        "nonzeros": int((layer.codes != 0).sum()),
+        "nonzeros_max": measured.nonzeros_max,
+        "cp_rate": None if measured.nonzeros_max == 0 else _rows_a_read(hw) / measured.nonzeros_max,
+        "adc_bits": {
+            "configured": max([*per_slice, unit_bits or 0]),
+            "configured_per_slice": per_slice,
+            "configured_unit": unit_bits,
+            **counts,
+        },
+        "lossless": refuted == 0,
+        "max_column_sum": max((record["max_sum"] for record in records), default=0),
+        "refuted_columns": refuted,
+        "columns_worst": records,
+        "witness": _witness(layer, records, hw),
+    }
+
+
+def _record(tile: int, j: int, sign: str, measured: _Measured, configured: int, hw: Hardware) -> dict[str, Any]:
+    """The worst column of a row tile, slice and sign: of several, the one of the first group, then the first output."""
+    sums = measured.sums[tile, j, sign]
+    worst = measured.worst(tile, j, sign)
+    group, column = (int(place[0]) for place in np.nonzero(sums == worst)) if sums.size else (0, 0)
+    return _entry(tile, j, sign, group, column, worst, configured, hw)
+
+
+def _entry(
+    tile: int, j: int | None, sign: str, group: int, column: int | None, total: int, configured: int, hw: Hardware
+) -> dict[str, Any]:
+    needed = _bits_for(total, sign, hw)
+    return {
+        "tile": tile,
+        "slice": j,
+        "sign": sign,
+        "group": group,
+        "column": column,
+        "max_sum": total,
+        "bits": needed,
+        "configured": configured,
+        "lossless": needed <= configured,
+    }
+
+
+def _witness(layer: MatrixLayer, records: Sequence[dict[str, Any]], hw: Hardware) -> dict[str, Any] | None:
+    """Rows and the code that drive the worst refuted column past its range, by what that column then sums to."""
+    refuted = [record for record in records if not record["lossless"]]
+    if not refuted:
+        return None
+    worst = max(refuted, key=lambda record: (record["bits"] - record["configured"], record["max_sum"]))
+    part = _tiles(layer, hw)[worst["tile"]]
+    if worst["slice"] is None:
+        levels = np.ones(part.stop - part.start, np.int64)
+    else:
+        cells = _levels(layer.codes[worst["group"], part], worst["sign"], hw)
+        levels = cells[worst["slice"], :, worst["column"]]
+    code = _driving_code(layer.signed_inputs, hw)
+    magnitude = abs(code) if hw.dac_bits > 1 else code % 2**hw.input_bits
+    total = int(levels.sum()) * _digits(magnitude, hw)
+    if total <= _top(worst["configured"], worst["sign"], hw):
+        raise AssertionError(
+            f"layer {layer.name}: the largest input does not reach the sum its column was found to have"
+        )
+    start = worst["group"] * layer.rows + part.start
+    return {
+        "tile": worst["tile"],
+        "slice": worst["slice"],
+        "sign": worst["sign"],
+        "group": worst["group"],
+        "column": worst["column"],
+        "column_sum": total,
+        "configured": worst["configured"],
+        "code": code,
+        "rows": [start + int(row) for row in np.flatnonzero(levels)],
+    }
+
+
+def _driving_code(signed: bool, hw: Hardware) -> int:
+    """The code that applies the largest digit: all ones in two's complement, else the end of the range that has it."""
+    if not signed:
+        return int(2**hw.input_bits - 1)
+    if hw.dac_bits == 1:
+        return -1
+    low, high = -(2 ** (hw.input_bits - 1)), 2 ** (hw.input_bits - 1) - 1
+    return int(low if _digits(-low, hw) > _digits(high, hw) else high)
