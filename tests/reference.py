@@ -197,6 +197,42 @@ def matmul(x: Any, w: Any, hw: Any, adc: int | Adc, signed_inputs: bool = False)
     return out
 
 
+def driven_rows(x: Any, hw: Any, signed_inputs: bool = False) -> list[int]:
+    """How often each column of ``x`` (M, K) holds a digit that is not zero, over vectors, input cycles and passes."""
+    driven = [0] * np.asarray(x).shape[1]
+    for vector in np.asarray(x):
+        for _, digits in input_passes(vector, hw, signed_inputs):
+            for row, digit in enumerate(digits):
+                driven[row] += int(digit != 0)
+    return driven
+
+
+def row_use(w: Any, hw: Any) -> tuple[list[int], list[int]]:
+    """Of each row of ``w`` (K, N): crossbars that hold a part of it, and its cells in them that are not at level 0.
+
+    Columns lie output by output; a crossbar is built where an output that has a column in it has a weight in its rows.
+    """
+    w = np.asarray(w)
+    crossbars: list[set[int]] = [set() for _ in range(len(w))]
+    cells = [0] * len(w)
+    slices, signs = slice_count(hw), 2 if hw.encoding == "differential" else 1
+    for tile in column_levels(w, hw):
+        first = tile.start // hw.rows * hw.rows
+        holds = (w[first : first + hw.rows] != 0).any(axis=0)
+        homes = {}
+        for column in tile.columns:
+            sign = 0 if column.sign > 0 else 1
+            homes[id(column)] = ((column.output * signs + sign) * slices + column.slice) // hw.columns
+        built = {homes[id(column)] for column in tile.columns if holds[column.output]}
+        for column in tile.columns:
+            home = homes[id(column)]
+            if home in built:
+                for row, level in enumerate(column.levels):
+                    crossbars[tile.start + row].add(home)
+                    cells[tile.start + row] += int(level != 0)
+    return [len(homes) for homes in crossbars], cells
+
+
 @dataclass
 class TwinExcess:
     """What saturation takes from the exact product, and how many conversions had to be looked at for it."""

@@ -63,7 +63,8 @@ def test_columns_squeezed_by_hand():
     codes[:128, 0::2], codes[128:, 1::2] = 1, 1
     mapped = _mapped(codes)
     assert (mapped.squeezed, mapped.crossbars, mapped.row_tiles, mapped.column_groups) == ("columns", 2, 2, 1)
-    assert (mapped.removed_rows, mapped.removed_columns, mapped.dropped_crossbars) == (0, 0, 0)
+    assert (mapped.removed_rows, mapped.removed_columns, mapped.dropped_crossbars) == (0, 0, 2)
+    assert mapped.columns_read == 2 * 128
     assert (mapped.cells, mapped.rows_read) == (2 * 128 * 128, 256)
     assert mapped.index_bits == 32 * 5  # 16 outputs of each tile, one of 32 each
 

@@ -65,7 +65,9 @@ def test_default_run_sets_cp_pruned_beside_unpruned(capsys: pytest.CaptureFixtur
     assert status == 0
     baseline, unpruned, pruned = json.loads(text)["comparison"]
     assert baseline["adc_bits"] == unpruned["adc_bits"] == 8
-    assert unpruned["crossbars"] == pruned["crossbars"]
+    report = json.loads(text)
+    assert pruned["crossbars"] == sum(layer["crossbars"] for layer in report["layers"])
+    assert unpruned["crossbars"] == pruned["crossbars"] + sum(layer["crossbars_left_out"] for layer in report["layers"])
     assert pruned["cp_rate"] == 16
     assert pruned["lossless"] is True
     assert pruned["adc_bits"] < baseline["adc_bits"]

@@ -23,9 +23,9 @@ from bitline.chip.blocks import closed_up_groups, squeeze_columns, squeeze_rows
 from bitline.chip.mapping import WeightFacts, map_layer, weight_facts
 from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
 from bitline.hardware import Hardware
-from bitline.layers import MatrixLayer, Operation, OperationKind
+from bitline.layers import MatrixLayer
 
-__all__ = ["mapped_weights"]
+__all__ = ["mapped_layer", "mapped_weights"]
 
 
 def mapped_weights(
@@ -51,19 +51,22 @@ def mapped_weights(
     """
     facts, kept = {}, []
     for layer, proof in zip(layers, certificate.layers, strict=True):
-        found = weight_facts(layer, hw)
-        if any(found.removed_rows) and not _survives(layer, proof, hw):
-            in_place = weight_facts(layer, hw, keep_rows=True)
-            if _crossbars(layer, found, hw) < _crossbars(layer, in_place, hw):
-                kept.append(layer.name)
-            found = in_place
-        nothing = (0,) * layer.groups
-        whole = replace(found, removed_rows=nothing, removed_columns=nothing, zero_crossbars=0)
-        # small groups share crossbars only where all are whole: leaving a row out of one must not take them apart
-        facts[layer.name] = whole if _crossbars(layer, whole, hw) < _crossbars(layer, found, hw) else found
-        if squeeze_blocks:
-            facts[layer.name] = _squeezed(layer, proof, hw, facts[layer.name])
+        facts[layer.name], costly = mapped_layer(layer, proof, hw, squeeze_blocks=squeeze_blocks)
+        if costly:
+            kept.append(layer.name)
     return facts, kept
+
+
+def mapped_layer(
+    layer: MatrixLayer, proof: Certificate, hw: Hardware, *, squeeze_blocks: bool = False
+) -> tuple[WeightFacts, bool]:
+    """Find what the mapping may leave out of one layer, and whether zero rows stay although they take crossbars."""
+    found, costly = weight_facts(layer, hw), False
+    if any(found.removed_rows) and not _survives(layer, proof, hw):
+        in_place = weight_facts(layer, hw, keep_rows=True)
+        costly = _crossbars(layer, found, hw) < _crossbars(layer, in_place, hw)
+        found = in_place
+    return _squeezed(layer, proof, hw, found) if squeeze_blocks else found, costly
 
 
 def _squeezed(layer: MatrixLayer, proof: Certificate, hw: Hardware, found: WeightFacts) -> WeightFacts:
@@ -84,16 +87,7 @@ def _column_groups(layer: MatrixLayer, hw: Hardware) -> list[MatrixLayer]:
 
 
 def _crossbars(layer: MatrixLayer, facts: WeightFacts, hw: Hardware) -> int:
-    shape = Operation(
-        name=layer.name,
-        kind=OperationKind.MATRIX,
-        inputs=(),
-        output_shape=(layer.groups * layer.columns, 1, 1),
-        groups=layer.groups,
-        rows=layer.rows,
-        columns=layer.columns,
-    )
-    return map_layer(shape, hw, facts).crossbars
+    return map_layer(layer, hw, facts).crossbars
 
 
 def _survives(layer: MatrixLayer, proof: Certificate, hw: Hardware) -> bool:

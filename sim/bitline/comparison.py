@@ -21,7 +21,16 @@ from bitline._version import __version__
 from bitline.chip import estimate
 from bitline.chip.mapping import WeightFacts
 from bitline.compaction import mapped_weights
-from bitline.conversion_search import DEFAULT_BUDGET, Account, SearchRun, account, calibration_codes, plan_searches
+from bitline.conversion_search import (
+    DEFAULT_BUDGET,
+    Account,
+    SearchRun,
+    account,
+    built_codes,
+    calibration_codes,
+    early_in,
+    plan_searches,
+)
 from bitline.conversion_search import run_searches as run_with
 from bitline.crossbar import sar
 from bitline.crossbar.polarised import PolarisedMapping, fragment_hardware, polarised_mapping
@@ -261,6 +270,7 @@ class _Work:
         self.split, _ = calibration_split(prepared.dataset, calibration)
         self.graph = operations(prepared.network.module, prepared.dataset.image_shape)
         self._networks: dict[str, CrossbarNetwork] = {}
+        self._facts: dict[str, dict[str, WeightFacts]] = {}
         self._plans: dict[str, dict[str, list[sar.LayerSearch]]] = {}
         self._runs: dict[tuple[str, str], SearchRun] = {}
 
@@ -272,6 +282,15 @@ class _Work:
             batches = (split.images(start, min(len(split), start + _BATCH)) for start in range(0, len(split), _BATCH))
             self._networks[key] = convert(self.prepared.network.module, batches, hw)
         return self._networks[key]
+
+    def facts(self, hw: Hardware) -> dict[str, WeightFacts]:
+        """What the mapping leaves out of every layer."""
+        key = hw.sha256()
+        if key not in self._facts:
+            network = self.network(hw)
+            assert network.certificate is not None
+            self._facts[key] = mapped_weights(network.layers, network.certificate, hw)[0]
+        return self._facts[key]
 
     def plans(self, hw: Hardware) -> dict[str, list[sar.LayerSearch]]:
         """Every search of every layer."""
@@ -402,19 +421,22 @@ def _spent(
     run: SearchRun,
     mappings: Sequence[PolarisedMapping] | None,
 ) -> Account:
-    """Conversions, comparisons and energy of all images."""
+    """Conversions and comparisons of all images, as the run made them; energy of those in the crossbars that exist."""
+    facts = work.facts(hw)
     total = Account(conversions=0, comparisons=0, energy_pj=0.0)
     for index, (layer, proof) in enumerate(zip(network.layers, _proofs(network), strict=True)):
         codes = run.codes[index]
+        built = built_codes(codes, layer, facts[layer.name], hw, proof.adc)
         if method.search == "early":
             counted = sar.count_early(layer.codes, codes, hw, proof.adc, layer.signed_inputs)
-        elif method.search == "plain":
-            counted = sar.count(sar.plan_plain(hw, proof.adc), codes, hw, proof.adc)
+            priced = early_in(built, counted)
         else:
-            counted = sar.count(work.plans(hw)[method.search][index], codes, hw, proof.adc)
+            plain = method.search == "plain"
+            search = sar.plan_plain(hw, proof.adc) if plain else work.plans(hw)[method.search][index]
+            counted, priced = (sar.count(search, which, hw, proof.adc) for which in (codes, built))
         if mappings is not None:
-            counted = _needed(counted, mappings[index], layer, hw)
-        total += account(counted, hw, proof.adc)
+            counted = priced = _needed(counted, mappings[index], layer, hw)
+        total += account(counted, hw, proof.adc, built=priced)
     return total
 
 
@@ -449,7 +471,7 @@ def _price(
     if design.chip is None:
         return dict.fromkeys(keys)
     assert network.certificate is not None
-    facts, _ = mapped_weights(network.layers, network.certificate, network.hw)
+    facts = work.facts(network.hw)
     if mappings is not None:
         facts = {
             mapping.name: _polarised_facts(mapping, facts[mapping.name], layer.rows, design)
@@ -476,6 +498,8 @@ def _polarised_facts(mapping: PolarisedMapping, facts: WeightFacts, rows: int, d
         removed_rows=nothing,
         removed_columns=nothing,
         zero_crossbars=0,
+        zero_columns=0,
+        zero_cells=0,
         turns=-(-min(rows, design.rows) // mapping.fragment),
         tile_columns=mapping.columns,
     )

@@ -15,13 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitline.chip import WeightFacts
 from bitline.chip.adc_energy import conversion_energy
+from bitline.chip.mapping import map_layer
+from bitline.compaction import mapped_layer
 from bitline.crossbar import sar
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.sar import Comparisons, LayerSearch
 from bitline.data import Dataset
 from bitline.errors import RangeError
-from bitline.hardware import Hardware
+from bitline.hardware import Hardware, Readout
+from bitline.layers import MatrixLayer
 from bitline.network.conversion import CrossbarNetwork, NetworkEngine, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import Evaluation, Images, batch_size_for, evaluate
@@ -33,7 +37,9 @@ __all__ = [
     "Account",
     "SearchRun",
     "account",
+    "built_codes",
     "calibration_codes",
+    "early_in",
     "plan_searches",
     "run_searches",
     "search_adc",
@@ -175,8 +181,15 @@ def plan_searches(
     return plans
 
 
-def account(counted: Comparisons, hw: Hardware, adc: AdcBits) -> Account:
+def account(counted: Comparisons, hw: Hardware, adc: AdcBits, *, built: Comparisons | None = None) -> Account:
     """Price a layer's counted comparisons with the design's ADC law.
+
+    Parameters
+    ----------
+    counted : Comparisons
+        Of the run, whose crossbars hold the whole matrix.
+    built : Comparisons, optional
+        Of the crossbars that are priced (:func:`built_codes`); by default those of the run.
 
     Raises
     ------
@@ -188,11 +201,48 @@ def account(counted: Comparisons, hw: Hardware, adc: AdcBits) -> Account:
         bits = (*adc.per_slice, *(() if adc.unit is None else (adc.unit,)))
         energy = sum(
             conversion_energy(hw.chip, n).total_pj(int(conversions), int(comparisons))
-            for n, conversions, comparisons in zip(bits, *counted, strict=False)
+            for n, conversions, comparisons in zip(bits, *(built or counted), strict=False)
         )
     return Account(
         conversions=int(counted.conversions.sum()), comparisons=int(counted.comparisons.sum()), energy_pj=energy
     )
+
+
+def built_codes(
+    codes: NDArray[np.int64], layer: MatrixLayer, facts: WeightFacts, hw: Hardware, adc: AdcBits
+) -> NDArray[np.int64]:
+    """Of a run's conversions by clipped column sum, those that the priced crossbars make.
+
+    Columns and reads that are left out hold zeros and read 0. Where rows close up, two column sums become one: the
+    conversions that remain are taken to read what the run's did. Unit columns are not priced (docs/chip_model.md).
+
+    Parameters
+    ----------
+    codes : ndarray [shape=(input cycles, slices + 1, 2^bits), int64]
+    layer : MatrixLayer
+    facts : WeightFacts
+        What the mapping leaves out of it.
+    hw : Hardware
+    adc : AdcBits
+    """
+    columns = layer.groups * -(-layer.rows // hw.read_rows) * layer.columns * hw.slices * hw.signs  # read a digit
+    read = map_layer(layer, hw, facts).columns_read
+    zero = 1 << (adc.bits - 1) if hw.readout is Readout.ANALOG else 0
+    built = codes.copy()
+    built[:, -1] = 0
+    for counts in (counts for cycle in built for counts in cycle[:-1]):
+        remain = int(counts.sum()) * read // columns
+        counts[zero] = max(0, int(counts[zero]) - (int(counts.sum()) - remain))
+        if int(counts.sum()) > remain:  # in proportion, so that as many as said remain
+            counts[:] = np.diff(np.cumsum(counts.astype(object)) * remain // int(counts.sum()), prepend=0)
+    return built
+
+
+def early_in(built: NDArray[np.int64], counted: Comparisons) -> Comparisons:
+    """The comparisons of ``early`` in the crossbars that are built: columns of zeros, which are left out, make none."""
+    comparisons = counted.comparisons.copy()
+    comparisons[-1] = 0  # the unit column's
+    return Comparisons(built.sum(axis=(0, 2)), comparisons)
 
 
 def search_adc(
@@ -309,14 +359,18 @@ def _layer(
     """What one layer's conversions took, method by method, and the searches that the plans chose."""
     assert network.certificate is not None
     hw, layer, proof = network.hw, network.layers[index], network.certificate.layers[index]
+    facts, _ = mapped_layer(layer, proof, hw)
     methods = {}
     for name in METHODS:
         codes = runs.get(name, runs["plain"]).codes[index]
+        built = built_codes(codes, layer, facts, hw, proof.adc)
         if name == "early":
             counted = sar.count_early(layer.codes, codes, hw, proof.adc, layer.signed_inputs)
+            priced = early_in(built, counted)
         else:
             counted = sar.count(plans[name][index], codes, hw, proof.adc)
-        methods[name] = account(counted, hw, proof.adc)
+            priced = sar.count(plans[name][index], built, hw, proof.adc)
+        methods[name] = account(counted, hw, proof.adc, built=priced)
     return {
         "name": layer.name,
         "adc_bits": list(proof.adc.per_slice),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bitline.compaction import mapped_layer
 from bitline.crossbar.certificate import certify_layers
 from bitline.crossbar.engines import Crossbars, check_engine, exact_product
 from bitline.data.traces import ActivationTrace, load_trace, save_trace
@@ -69,7 +70,15 @@ def replay(
         differing += int((product.y != exact_product(trace.x, trace.w)).any(axis=1).sum())
         vectors += len(trace.x)
         records.append(
-            layer_record(layer, proof, hardware, product.conversions, product.saturations, product.max_column_sum)
+            layer_record(
+                layer,
+                proof,
+                hardware,
+                mapped_layer(layer, proof, hardware)[0],
+                product.conversions,
+                product.saturations,
+                product.max_column_sum,
+            )
         )
     seconds = time.perf_counter() - started
     report = validate_report(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from numba import get_num_threads
 
 from bitline._version import __version__
+from bitline.chip.mapping import WeightFacts, map_layer
 from bitline.chip.report import ChipReport
 from bitline.chip.timeline import timeline
 from bitline.crossbar.certificate import Certificate, NetworkCertificate
@@ -18,7 +20,7 @@ from bitline.network.evaluation import Evaluation
 from bitline.preparation import Prepared
 from bitline.report.machine import machine_facts
 from bitline.report.publish import write_report
-from bitline.report.schema import dump_json, histogram_record
+from bitline.report.schema import after_first, dump_json, histogram_record
 from bitline.report.writer import OutputFolder
 
 __all__ = ["certificate_summary", "layer_record", "provenance", "report_of", "timing", "write_result"]
@@ -28,6 +30,7 @@ def report_of(
     prepared: Prepared,
     network: CrossbarNetwork,
     result: Evaluation,
+    facts: Mapping[str, WeightFacts],
     calibration_source: str,
     histogram_images: int,
     command: str,
@@ -36,9 +39,8 @@ def report_of(
     assert certificate is not None
     records, histograms = [], []
     for layer, proof, counters in zip(network.layers, certificate.layers, network.counters, strict=True):
-        records.append(
-            layer_record(layer, proof, hardware, counters.conversions, counters.saturations, counters.max_column_sum)
-        )
+        done = counters.conversions, counters.saturations, counters.max_column_sum
+        records.append(layer_record(layer, proof, hardware, facts[layer.name], *done))
         if counters.histogram is not None:
             for j in range(hardware.slices):
                 bits = proof.adc.per_slice[j]
@@ -62,7 +64,7 @@ def report_of(
                         images=histogram_images,
                     )
                 )
-    rates = [proof.cp_rate for proof in certificate.layers[1:] or certificate.layers if proof.cp_rate is not None]
+    rates = [proof.cp_rate for proof in after_first(certificate.layers) if proof.cp_rate is not None]
     dataset, conversions = prepared.dataset, sum(record["conversions"] for record in records)
     return {
         "command": command,
@@ -142,9 +144,15 @@ def certificate_summary(certificate: NetworkCertificate) -> dict[str, Any]:
 
 
 def layer_record(
-    layer: MatrixLayer, proof: Certificate, hardware: Hardware, conversions: int, saturations: int, largest: int | None
+    layer: MatrixLayer,
+    proof: Certificate,
+    hardware: Hardware,
+    facts: WeightFacts,
+    conversions: int,
+    saturations: int,
+    largest: int | None,
 ) -> dict[str, Any]:
-    columns = layer.columns * hardware.slices * hardware.signs
+    mapping = map_layer(layer, hardware, facts)
     return {
         "name": layer.name,
         "kind": layer.kind.value,
@@ -152,7 +160,9 @@ def layer_record(
         "columns": layer.columns,
         "groups": layer.groups,
         "row_tiles": -(-layer.rows // hardware.rows),
-        "crossbars": layer.groups * -(-layer.rows // hardware.rows) * -(-columns // hardware.columns),
+        "crossbars": mapping.crossbars,
+        "crossbars_left_out": mapping.dropped_crossbars,
+        "weights": int(layer.codes.size),
         "nonzeros": proof.nonzeros,
         "nonzeros_max": proof.nonzeros_max,
         "cp_rate": proof.cp_rate,

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bitline.chip import LayerActivity, estimate
+from bitline.activity import network_activity
+from bitline.chip import WeightFacts, estimate
 from bitline.chip.report import ChipReport
 from bitline.compaction import mapped_weights
 from bitline.crossbar.engines import check_engine
@@ -21,7 +22,7 @@ from bitline.data import Dataset
 from bitline.errors import ConfigError, DataError, RangeError, VerificationError
 from bitline.hardware import Hardware, load_hardware
 from bitline.layers import Operation
-from bitline.network.conversion import CrossbarNetwork, convert
+from bitline.network.conversion import CrossbarNetwork, NetworkEngine, convert
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for, evaluate
 from bitline.preparation import Prepared, calibration_split, chosen_hardware, prepare
@@ -168,8 +169,9 @@ def simulate(
         progress.finish()
 
     # price and report
-    report = report_of(prepared, network, result, source, min(histogram_images, count), command)
-    priced = _price(graph, network, result.images)
+    facts, _ = mapped_weights(network.layers, network.certificate, hardware)
+    report = report_of(prepared, network, result, facts, source, min(histogram_images, count), command)
+    priced = _price(graph, network, facts, result.images)
     if priced is not None:
         report |= price_sections(priced)
     report["timing"]["seconds"] = time.perf_counter() - started
@@ -273,19 +275,20 @@ def _against_baseline(
     return [*columns, comparison_column(name, report)]
 
 
-def _price(graph: Sequence[Operation], network: CrossbarNetwork, images: int) -> ChipReport | None:
+def _price(
+    graph: Sequence[Operation], network: CrossbarNetwork, facts: Mapping[str, WeightFacts], images: int
+) -> ChipReport | None:
     """Map, schedule and price the network at its certificate's resolutions; None without the chip's physical half."""
     assert network.certificate is not None
     if network.hw.chip is None:
         return None
-    activity = {
-        counters.name: LayerActivity(images=images, conversions=counters.conversions) for counters in network.counters
-    }
-    weights, _ = mapped_weights(network.layers, network.certificate, network.hw)
+    activity = None
+    if network.engine is NetworkEngine.BITSERIAL:
+        activity = network_activity(network.layers, network.counters, facts, network.hw, images)
     return estimate(
         graph,
         network.hw,
         adc_bits={proof.name: proof.adc.per_slice for proof in network.certificate.layers},
-        weights=weights,
+        weights=facts,
         activity=activity,
     )

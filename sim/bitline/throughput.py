@@ -442,6 +442,8 @@ def price_sections(priced: ChipReport) -> dict[str, Any]:
                 "name": layer.name,
                 "occupancy": min(1.0, layer.occupancy),
                 "replication": layer.replicas,
+                "lines_driven": layer.lines_driven,
+                "cells_on": layer.cells_on,
                 "bottleneck": layer.name == priced.bottleneck,
                 "stalls": _stalls(priced, layer),
             }

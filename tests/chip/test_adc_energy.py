@@ -53,10 +53,11 @@ def test_a_plain_conversion_costs_what_the_chip_model_charges(law, rate_law, bit
     hw = TINYADC.replace(chip=chip.model_dump())
     graph = chip_networks.Graph(128, 8, 8)
     graph.conv("conv", "input", 32, kernel=1)
-    activity = {"conv": LayerActivity(images=1, conversions=1000)}
+    activity = {"conv": LayerActivity(images=1, lines_driven=0, cells_on=0)}
     priced = estimate(graph.operations, hw, adc_bits=bits, activity=activity)
-    plain = conversion_energy(chip, bits).total_pj(1000, 1000 * bits)
-    assert priced.energy_uj["adc"] * 1e6 == pytest.approx(plain)
+    conversions = 64 * 8 * 256  # positions x input cycles x (32 outputs x 4 slices x 2 signs)
+    plain = conversion_energy(chip, bits).total_pj(conversions, conversions * bits)
+    assert priced.energy_by_event_uj["adc"] * 1e6 == pytest.approx(plain)
 
 
 def test_resolutions_outside_the_law_are_refused():

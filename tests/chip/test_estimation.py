@@ -120,20 +120,46 @@ def test_activity_counts_events():
     graph = chip_networks.Graph(128, 8, 8)
     graph.conv("conv", "input", 32, kernel=1)  # 128 rows, 128 columns: one full crossbar
     dense = estimate(graph.operations, EIGHT, replication="smallest")
+    assert dense.energy_by_event_uj is None
     reads = 64 * 8  # positions x input cycles, an image
-    full = LayerActivity(
-        images=2, conversions=2 * reads * 128, rows_driven=2 * reads * 128, cells_on=2 * reads * 128**2
-    )
+    full = LayerActivity(images=2, lines_driven=2 * reads * 128, cells_on=2 * reads * 128**2)
     everything = estimate(graph.operations, EIGHT, replication="smallest", activity={"conv": full})
-    for name in ("adc", "dac", "crossbar"):
-        assert everything.energy_uj[name] == pytest.approx(dense.energy_uj[name])
-    half = LayerActivity(images=2, conversions=2 * reads * 128, rows_driven=reads * 128, cells_on=reads * 128**2 // 2)
+    for name, energy in dense.energy_uj.items():
+        assert everything.energy_by_event_uj[name] == pytest.approx(energy)
+    assert everything.activity == pytest.approx({"lines_driven": 1, "cells_on": 1})
+    half = LayerActivity(images=2, lines_driven=reads * 128, cells_on=reads * 128**2 // 2)
     less = estimate(graph.operations, EIGHT, replication="smallest", activity={"conv": half})
-    assert less.energy_uj["adc"] == pytest.approx(dense.energy_uj["adc"])
-    assert less.energy_uj["dac"] == pytest.approx(dense.energy_uj["dac"] / 2)
-    assert less.energy_uj["crossbar"] == pytest.approx(dense.energy_uj["crossbar"] / 4)
-    assert less.energy_basis != dense.energy_basis
+    assert less.energy_uj == dense.energy_uj  # full activity needs no run
+    assert less.energy_by_event_uj["adc"] == pytest.approx(dense.energy_uj["adc"])
+    assert less.energy_by_event_uj["dac"] == pytest.approx(dense.energy_uj["dac"] / 2)
+    assert less.energy_by_event_uj["crossbar"] == pytest.approx(dense.energy_uj["crossbar"] / 4)
+    assert less.activity == pytest.approx({"lines_driven": 0.5, "cells_on": 0.25})
     assert less.total_power_w == dense.total_power_w
+    plain = less.to_json()
+    assert plain["performance"]["energy_by_event_uj_per_image"] == pytest.approx(sum(less.energy_by_event_uj.values()))
+    # HyperTransport's 10.4 W for 51.2 us are apart
+    alone = plain["performance"]["tiles_alone"]["energy_by_event_uj_per_image"]
+    assert plain["performance"]["energy_by_event_uj_per_image"] - alone == pytest.approx(10.4 * 51.2)
+
+
+def test_events_of_a_part_of_a_crossbar_by_hand():
+    # 10 outputs of 100 rows: 80 of 128 columns, 100 of 128 rows; 3 of 4 row reads of 32 rows have any
+    for changes, reads in (({}, 1), ({"active_rows": 32}, 4), ({"readout": "analog"}, 1)):
+        hw = TINYADC.replace(adc_bits=8, **changes)
+        graph = chip_networks.Graph(100, 8, 8)
+        graph.conv("conv", "input", 10, kernel=1)
+        cycles = 64 * 8
+        activity = {"conv": LayerActivity(images=1, lines_driven=cycles * 100, cells_on=cycles * 100 * 80)}
+        report = estimate(graph.operations, hw, replication="smallest", activity=activity)
+        full, events = report.energy_uj, report.energy_by_event_uj
+        # an ADC of 2 mW at 1.28 GS/s is on for all of 128 columns (64 pairs: the cycle stays 100 ns); 80 are converted
+        assert full["adc"] == pytest.approx(2 * cycles * reads * 100 * 1e-6)
+        assert events["adc"] == pytest.approx(2 / 1.28 * cycles * reads * (40 if "readout" in changes else 80) * 1e-6)
+        # whatever is on at once, all rows take 4 / 8 mW and all cells 2.4 / 8 mW for one read of each
+        assert full["dac"] == pytest.approx(0.5 * cycles * 100 * 1e-6)
+        assert events["dac"] == pytest.approx(full["dac"] * 100 / 128)
+        assert events["crossbar"] == pytest.approx(0.3 * cycles * 100 * 1e-6 * 100 / 128 * 80 / 128)
+        assert report.activity["lines_driven"] == pytest.approx(100 / 128)
 
 
 def test_normalised_to_the_dense_design_with_printed_adcs():
@@ -206,7 +232,7 @@ def test_a_layer_called_twice_is_laid_out_twice_and_its_activity_shared():
     x = graph.conv("conv", "input", 128, kernel=1)
     once = estimate(graph.operations, EIGHT, replication="smallest")
     graph.conv("conv#2", x, 128, kernel=1)
-    activity = {"conv": LayerActivity(images=1, conversions=1000)}
+    activity = {"conv": LayerActivity(images=1, lines_driven=1000, cells_on=0)}
     twice = estimate(
         graph.operations,
         EIGHT,
@@ -216,8 +242,11 @@ def test_a_layer_called_twice_is_laid_out_twice_and_its_activity_shared():
         activity=activity,
     )
     assert twice.totals.crossbars == 2 * once.totals.crossbars
-    # 1000 conversions of 2 mW x 0.851 (7 bits, Kull) at 1.28 GS/s, for both calls together
-    assert twice.energy_uj["adc"] == pytest.approx(1000 * 2 * 0.8508 / 1.28 * 1e-6, rel=1e-3)
+    # 64 positions x 8 cycles x 512 columns of each call at 2 mW x 0.851 (7 bits, Kull) and 1.28 GS/s
+    assert twice.energy_by_event_uj["adc"] == pytest.approx(2 * 64 * 8 * 512 * 2 * 0.8508 / 1.28 * 1e-6, rel=1e-3)
+    # 1000 lines of both calls together; a DAC is 4 mW / 8 / 128
+    assert twice.energy_by_event_uj["dac"] == pytest.approx(1000 * 4 / 8 / 128 * 100 * 1e-6)
+    assert [layer.lines_driven for layer in twice.layers] == [500 / (64 * 8 * 4 * 128)] * 2
 
 
 def test_buffers_can_ask_for_more_tiles():

@@ -114,17 +114,21 @@ def test_rows_switched_on_in_turns():
     assert map_layer(_operation(300, 4), TINYADC).turns == 1
 
 
-def _brute_force(codes, hw) -> tuple[int, int]:
-    """(crossbars with a non-zero weight, all crossbars) of one group, from a dictionary of its physical cells."""
+def _brute_force(codes, hw) -> tuple[int, int, int]:
+    """Crossbars with a non-zero weight in one group, the columns read of them, and their cells, cell by cell."""
     live_rows = [r for r in range(codes.shape[0]) if codes[r].any()]
     live_columns = [c for c in range(codes.shape[1]) if codes[:, c].any()]
     held: dict[tuple[int, int], bool] = {}
+    cells: list[tuple[tuple[int, int], int, int]] = []
     for y, row in enumerate(live_rows):
         for x, column in enumerate(live_columns):
             for physical in range(hw.slices * hw.signs):
-                key = (y // hw.rows, (x * hw.slices * hw.signs + physical) // hw.columns)
+                place = x * hw.slices * hw.signs + physical
+                key = (y // hw.rows, place // hw.columns)
                 held[key] = held.get(key, False) or codes[row, column] != 0
-    return sum(held.values()), len(held)
+                cells.append((key, place, y // hw.read_rows))
+    built = [(place, read) for key, place, read in cells if held[key]]
+    return sum(held.values()), len(set(built)), len(built)
 
 
 @given(
@@ -136,20 +140,49 @@ def _brute_force(codes, hw) -> tuple[int, int]:
     st.sampled_from(["differential", "offset"]),
     st.integers(0, 2**32 - 1),
     st.floats(0, 1),
+    st.booleans(),
 )
-def test_crossbars_against_brute_force(groups, rows, columns, tile, width, encoding, seed, density):
+def test_crossbars_against_brute_force(groups, rows, columns, tile, width, encoding, seed, density, turns):
     hw = TINYADC.replace(rows=tile, columns=width, encoding=encoding, weight_bits=6, adc_bits=8)
+    if turns and tile % 2 == 0:
+        hw = hw.replace(active_rows=2)
     generator = np.random.default_rng(seed)
     codes = generator.integers(-3, 4, (groups, rows, columns)) * (generator.random((groups, rows, columns)) < density)
     layer = _layer(codes)
     facts = weight_facts(layer, hw)
-    built, every = map(sum, zip(*(_brute_force(group, hw) for group in layer.codes), strict=True))
+    alone = [sum(parts) for parts in zip(*(_brute_force(group, hw) for group in layer.codes), strict=True)]
     mapping = map_layer(_operation(rows, columns, groups), hw, facts)
     if mapping.groups_per_crossbar == 1:
-        assert mapping.crossbars == max(1, built)
-        assert mapping.dropped_crossbars == every - built
+        assert [mapping.crossbars, mapping.columns_read, mapping.cells] == [max(1, alone[0]), *alone[1:]]
+    else:  # whole groups of one row tile, those of zeros left out
+        live = sum(bool(group.any()) for group in layer.codes)
+        physical = columns * hw.slices * hw.signs
+        together = min(live, tile // rows, width // physical)
+        assert mapping.crossbars == -(-live // together) <= alone[0]
+        assert (mapping.columns_read, mapping.cells) == (
+            live * physical * -(-rows // hw.read_rows),
+            live * physical * rows,
+        )
     dense = map_layer(_operation(rows, columns, groups), hw)
-    assert mapping.crossbars <= max(1, dense.crossbars)
+    assert mapping.dropped_crossbars == dense.crossbars - mapping.crossbars >= 0
+
+
+def test_weights_and_operations_are_cut_alike():
+    # 32 depthwise groups of 9 x 1, 8 columns each: 14 fit a crossbar by rows, 16 by columns: 3 crossbars
+    layer = _layer(np.ones((32, 9, 1)))
+    assert map_layer(layer, TINYADC) == map_layer(_operation(9, 1, groups=32), TINYADC)
+    assert map_layer(layer, TINYADC, weight_facts(layer, TINYADC)).crossbars == 3
+    codes = np.ones((32, 9, 1))
+    codes[3:21] = 0  # 14 groups are left: one crossbar
+    some = map_layer(layer, TINYADC, weight_facts(_layer(codes), TINYADC))
+    assert (some.crossbars, some.dropped_crossbars, some.columns_read) == (1, 2, 14 * 8)
+    assert (some.removed_rows, some.live_columns) == (18 * 9, 14)
+
+
+def test_crossbars_of_a_layer_of_zeros_are_left_out_and_counted():
+    # 576 rows, 64 outputs x 8 columns: 5 x 4 crossbars; one is kept, which converts nothing
+    mapping = map_layer(_operation(576, 64), TINYADC, weight_facts(_layer(np.zeros((1, 576, 64))), TINYADC))
+    assert (mapping.crossbars, mapping.dropped_crossbars, mapping.columns_read, mapping.cells) == (1, 19, 0, 0)
 
 
 def test_placement_by_hand():

@@ -17,7 +17,10 @@ def example_layer(index: int, name: str, configured: int = 5, needed: int = 4) -
         "groups": 1,
         "row_tiles": -(-rows // 128),
         "crossbars": 4 * -(-rows // 128),
+        "crossbars_left_out": index,
         "nonzeros_max": 8,
+        "weights": rows * columns,
+        "nonzeros": rows * columns // 16,
         "adc_bits": {
             "configured": configured,
             "equation": 5,

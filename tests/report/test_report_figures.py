@@ -31,7 +31,7 @@ UNITS = {
     "bits": "ADC resolution (bits)",
     "column_sums": "column sum (LSB of the ADC)",
     "accuracy": "top-1 accuracy (%)",
-    "breakdown": "share of the chip (%)",
+    "breakdown": "share of the tiles (%)",
     "occupancy": "time (%)",
     "normalised": "relative to the non-pruned design",
     "efficiency": "power efficiency (GOPS/W)",
@@ -203,6 +203,17 @@ def test_breakdown_shares_sum_to_the_whole() -> None:
     assert "area\n189 mm²" in texts(figure)  # 20 + 19 + ... + 7
     assert "75" in texts(figure)  # 3 W of 4
     assert breakdown_figure({"area_mm2": {}, "power_w": {"ADC": 1.0}}).axes[0].patches[0].get_width() == 100
+    apart = breakdown_figure(
+        {
+            "area_mm2": {"ADC": 1.0, "some_links": 9.0},
+            "power_w": {"ADC": 1.0},
+            "energy_uj": {"ADC": 4.0, "DAC": 4.0},
+            "energy_by_event_uj": {"ADC": 3.0, "DAC": 1.0},
+            "off_tile": ["some_links"],
+        }
+    )
+    assert [bar.get_width() for bar in apart.axes[0].patches if bar.get_width()] == [100, 100, 50, 50, 75, 25]
+    assert {"area\n1 mm²\n+ 9 some links", "energy by event\n4 µJ"} <= set(texts(apart))
 
 
 def test_occupancy_marks_the_bottleneck() -> None:
@@ -237,6 +248,12 @@ def test_normalised_is_relative_to_the_first_design() -> None:
     report["comparison"] = [comparison_column("base", base), comparison_column("pruned", report)]
     figure = report_figures(validate_report(report))["normalised"]
     assert sorted(bar.get_height() for bar in figure.axes[0].patches) == [0.25, 0.75, 1, 1]
+    tiles = {"area_mm2": 2.0, "power_w": 1.0, "energy_uj_per_image": 1, "energy_by_event_uj_per_image": None}
+    tiles |= {"average_power_w": 1, "gops_per_s_mm2": 1, "gops_per_w": 1}
+    base["performance"]["tiles_alone"], report["performance"]["tiles_alone"] = tiles, tiles | {"area_mm2": 1.2}
+    report["comparison"] = [comparison_column("base", base), comparison_column("pruned", report)]
+    figure = report_figures(validate_report(report))["normalised"]
+    assert sorted(bar.get_height() for bar in figure.axes[0].patches) == [0.6, 1, 1, 1]
     alone = normalised_figure([{"name": "x", "area": 0.4, "power": 0.2}])
     assert {"0.40", "0.20"} <= set(texts(alone))
 

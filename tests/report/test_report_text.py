@@ -25,8 +25,8 @@ from bitline.report.text import PAPER_NOTE, text_report
 GOLDEN = """\
 resnet20 (resnet20_cp16.safetensors) on tinyadc (Bitline 0.1.0)
 
-  network      resnet20; 272,474 parameters; 2 layers on 20 crossbars; CP rate 16 after the first layer; at most 8
-               non-zeros in a column of 128 rows
+  network      resnet20; 272,474 parameters; 2 layers on 20 crossbars (1 left out: zero weights); 6.25% of the weights
+               are not zero; CP rate 16, at most 8 non-zeros in a column of 128 rows after the first layer
   hardware     tinyadc: 128 x 128 crossbars, 2-bit cells, 1-bit DACs, 8-bit activations, 8-bit weights, differential
                encoding, digital readout, ADC bits: weight_aware per layer
   data         scikit-learn digits [digits]: 360 images; normalisation digits (mean 0.3053, std 0.3758, unit scale);
@@ -42,11 +42,11 @@ resnet20 (resnet20_cp16.safetensors) on tinyadc (Bitline 0.1.0)
   note         made up
 
 Layers
-           rows x    row  cross-   non-  Eq.                     per   ADC            max    satu-
-  layer   columns  tiles    bars  zeros  (1)  paper  needed    slice  bits  lossless  sum  rations
-  -----  --------  -----  ------  -----  ---  -----  ------  -------  ----  --------  ---  -------
-  conv1  144 x 16      2       8      8    5      4       4  4 4 3 2     5       yes   11        0
-  conv2  288 x 32      3      12      8    5     4!       5  5 5 4 3     5       yes   11        0
+           rows x  cross-  left    most   not  Eq.                     per   ADC            max    satu-
+  layer   columns    bars   out  a col.  zero  (1)  paper  needed    slice  bits  lossless  sum  rations
+  -----  --------  ------  ----  ------  ----  ---  -----  ------  -------  ----  --------  ---  -------
+  conv1  144 x 16       8     0       8  6.2%    5      4       4  4 4 3 2     5       yes   11        0
+  conv2  288 x 32      12     1       8  6.2%    5     4!       5  5 5 4 3     5       yes   11        0
   ! the paper's count is below what these weights need: not lossless there
 """
 
@@ -136,11 +136,64 @@ def test_chip_lines() -> None:
     report["performance"]["layers"][1]["bottleneck"] = True
     lines = dict(summary_lines(validate_report(report)))
     assert lines["chip"].startswith(
-        "81,000 images/s, latency 312.5 us, 45.6 uJ an image, 12 tiles; bottleneck layer1.0."
+        "81,000 images/s, latency 312.5 us; 380 crossbars with copies in 12 tiles; bottleneck layer1.0."
+    )
+    assert lines["energy"] == "45.6 uJ an image at full activity"
+    assert lines["price"] == "3.21 mm2, 1.87 W with everything on"
+    assert lines["efficiency"] == "520 GOPS/s/mm2, 728.3 GOPS/W"
+    assert lines["normalised"] == "area and power 78.00% and 63.00% of the non-pruned design's"
+
+
+def test_tiles_come_first_and_links_stand_apart() -> None:
+    report = example_report(3)
+    report["performance"] |= {
+        "energy_by_event_uj_per_image": 40.0,
+        "lines_driven": 0.125,
+        "cells_on": 0.03,
+        "tiles_alone": {
+            "energy_uj_per_image": 5.6,
+            "energy_by_event_uj_per_image": 3.5,
+            "area_mm2": 1.1,
+            "power_w": 0.87,
+            "average_power_w": 0.5,
+            "gops_per_s_mm2": 1500.0,
+            "gops_per_w": 1600.0,
+        },
+    }
+    report["breakdown"]["off_tile"] = ["hypertransport"]
+    report["normalised"] |= {"area_tiles": 0.5, "power_tiles": 0.25, "baseline": "dense"}
+    lines = dict(summary_lines(validate_report(report)))
+    assert lines["energy"] == (
+        "tiles alone 3.5 uJ an image by event, 5.6 uJ at full activity; with hypertransport 40 uJ an image by event, "
+        "45.6 uJ at full activity; 12.50% of the word lines driven and 3.00% of the cells on in a read"
     )
     assert lines["price"] == (
-        "3.21 mm2, 1.87 W, 520 GOPS/s/mm2, 728.3 GOPS/W; area 78.00% and power 63.00% of the non-pruned design's"
+        "tiles alone 1.1 mm2, 0.87 W with everything on; with hypertransport 3.21 mm2, 1.87 W with everything on"
     )
+    assert lines["normalised"].startswith("tiles alone: area and power 50.00% and 25.00% of the non-pruned")
+    # a network of 3 layers, one of them called twice more
+    layers = report["performance"]["layers"]
+    report["performance"]["layers"] = [*layers, *({**layers[2], "name": f"again#{i}"} for i in (2, 3))]
+    chip = dict(summary_lines(validate_report(report)))["chip"]
+    assert "380 crossbars with copies and 2 more calls of layers in 12 tiles" in chip
+
+
+def test_rate_and_non_zeros_are_of_the_same_layers() -> None:
+    # a dense first layer of 122 non-zeros in a column; the pruned second one has 87: 128 / 87 = 1.471
+    report = example_report(2, chip=False)
+    report["layers"][0] |= {"nonzeros_max": 122, "weights": 1000, "nonzeros": 900}
+    report["layers"][1] |= {"nonzeros_max": 87, "weights": 3000, "nonzeros": 300}
+    report["network"]["cp_rate"] = 128 / 87
+    text = dict(summary_lines(validate_report(report)))["network"]
+    assert "CP rate 1.471, at most 87 non-zeros in a column of 128 rows after the first layer" in text
+    assert "30.00% of the weights are not zero" in text  # 1200 of 4000
+    column = comparison_column("x", report)
+    assert (column["nonzeros_max"], column["nonzeros"]) == (87, 0.3)
+    shares = [
+        row[layer_table(validate_report(report)).headings.index("not\nzero")]
+        for row in layer_table(validate_report(report)).rows
+    ]
+    assert shares == ["90.0%", "10.0%"]
 
 
 def test_side_by_side() -> None:

@@ -83,15 +83,21 @@ def _design(name: str) -> dict[str, Any]:
         "performance": {
             "cycles": 500, "images_per_s": 25000.0, "latency_us": 50.0, "energy_uj_per_image": 0.25, "area_mm2": 10.0,
             "power_w": 0.1, "gops_per_s_mm2": 0.432, "gops_per_w": 43.2, "tiles": 1, "chips": 1, "crossbars": 4,
-            "dropped_crossbars": 0, "replication": {"first": 2, "second|odd\x1b": 2}, "bottleneck": "first",
+            "dropped_crossbars": 2, "replication": {"first": 2, "second|odd\x1b": 2}, "bottleneck": "first",
             "bottleneck_reason": "compute", "adc_law": "kull", "gops": 4.32, "average_power_w": 0.05,
-            "energy_basis": "assumed", "crossbar_utilisation": 1.0, "cell_utilisation": 0.25,
+            "tiles_alone": {
+                "energy_uj_per_image": 0.1, "energy_by_event_uj_per_image": None, "area_mm2": 4.0, "power_w": 0.04,
+                "average_power_w": 0.02, "gops_per_s_mm2": 1.08, "gops_per_w": 108.0,
+            },
+            "crossbar_utilisation": 1.0, "cell_utilisation": 0.25,
             "layers": [
                 {"name": "first", "occupancy": 1.0, "bottleneck": True},
                 {"name": "second|odd\x1b", "occupancy": 0.25, "stalls": stalls},
             ],
         },
-        "breakdown": {"area_mm2": {"adc": 4.0, "links": 6.0}, "power_w": {"adc": 0.04, "links": 0.06}},
+        "breakdown": {
+            "area_mm2": {"adc": 4.0, "links": 6.0}, "power_w": {"adc": 0.04, "links": 0.06}, "off_tile": ["links"],
+        },
         "normalised": {"area": 0.9, "power": 0.8, "area_tiles": 0.7, "power_tiles": 0.6, "baseline": "itself, dense"},
         "bottleneck": "first: 100 input vectors x 8 cycles",
         "ladder": [
@@ -141,8 +147,15 @@ def test_text_names_the_bottleneck_and_the_stalls() -> None:
     assert first.split()[-6:-3] == ["%", "0", "%"] or "100 %" in first
     second = next(line for line in text.splitlines() if line.startswith(r"  second|odd\x1b"))
     assert second.split()[-9:-3] == ["25", "%", "25", "%", "50", "%"]
-    assert "80.0 %" in text  # power of the non-pruned design's
-    assert "tiles alone 60.0 % and 70.0 %" in text
+    one_line = " ".join(text.split())
+    assert (  # the tiles first, what the chip has once apart
+        "tiles alone: area and power 70.00% and 60.00% of the non-pruned design's (itself, dense); with all a chip has "
+        "90.00% and 80.00%" in one_line
+    )
+    assert "tiles alone 4 mm2, 0.04 W with everything on; with links 10 mm2, 0.1 W with everything on" in one_line
+    assert "area tiles 4 mm2: adc 100.0 %; besides them links 6 mm2" in one_line
+    assert "4 crossbars of all copies in 1 tile on 1 chip;" in one_line
+    assert "2 left out of 6: zero weights" in one_line
     assert "\x1b" not in text
     for heading in ("Side by side", "Layers on chip one", "Layers on chip 2"):
         assert heading in text
@@ -183,11 +196,13 @@ def _lengths(figure: Any) -> list[float]:
 
 
 def test_peak_shares_count_every_ima_and_tile() -> None:
-    # 3 tiles of 2 IMAs: adc 6 x 0.25 = 1.5 of 18 mm2, crossbar 4.5, buffer 6, links 6; 36, 24, 60, 60 of 180 mW
+    # 3 tiles of 2 IMAs: adc 6 x 0.25 = 1.5 mm2, crossbar 4.5, buffer 6; 36, 24, 60 mW; links apart, 6 mm2 and 60 mW
     figure = throughput_figures(_report(network=False))["breakdown"]
     widths = sorted(_lengths(figure))
-    expected = [100 * part / 18 for part in (1.5, 4.5, 6, 6)] + [100 * part / 180 for part in (36, 24, 60, 60)]
+    expected = [100 * part / 12 for part in (1.5, 4.5, 6)] + [100 * part / 120 for part in (36, 24, 60)]
     assert widths == pytest.approx(sorted(expected))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["area\n12 mm²\n+ 6 links", "power\n0.12 W\n+ 0.06 links"]
 
 
 def test_figures_of_several_designs() -> None:
@@ -201,7 +216,7 @@ def test_figures_of_several_designs() -> None:
 
 def test_ladder_shows_chip_and_tiles() -> None:
     figure = ladder_figure(_design("x")["ladder"])
-    chip, tiles = ([bar.get_height() for bar in axis.patches] for axis in figure.axes)
+    tiles, chip = ([bar.get_height() for bar in axis.patches] for axis in figure.axes)
     assert chip == pytest.approx([1.0, 0.9, 0.8] * 2)
     assert tiles == pytest.approx([1.0, 0.875, 0.75] * 2)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bitline.chip.cost import Peak, adc_points, peak
-from bitline.chip.estimation import LayerActivity, estimate
+from bitline.chip.cost import LayerActivity, Peak, adc_points, peak
+from bitline.chip.estimation import estimate
 from bitline.chip.mapping import WeightFacts, weight_facts
 from bitline.chip.replication import Replication
 from bitline.chip.report import ChipReport, LayerReport

@@ -42,7 +42,7 @@ def _index_bits(entries: int, targets: int) -> int:
 def squeeze_columns(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
     """In every row tile only the outputs that are not zero there."""
     per_output = hw.slices * hw.signs
-    crossbars = row_tiles = widest = cells = entries = 0
+    crossbars = row_tiles = widest = cells = entries = read = 0
     for codes in layer.codes:
         for start in range(0, codes.shape[0], hw.rows):
             tile = codes[start : start + hw.rows]
@@ -52,6 +52,7 @@ def squeeze_columns(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
             row_tiles += outputs > 0
             widest = max(widest, side_by_side)
             cells += tile.shape[0] * outputs * per_output
+            read += outputs * per_output * -(-tile.shape[0] // hw.read_rows)
             entries += outputs
     return BlockLayout(
         squeezed="columns",
@@ -59,6 +60,7 @@ def squeeze_columns(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
         row_tiles=row_tiles,
         column_groups=widest,
         cells=cells,
+        columns_read=read,
         rows_read=None,
         index_bits=_index_bits(entries, layer.columns * layer.groups),
     )
@@ -75,7 +77,7 @@ def closed_up_groups(codes: NDArray[np.int32], hw: Hardware) -> Iterator[NDArray
 def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
     """In every column group only the rows that are not zero there; outputs stay where the blocks were cut."""
     per_output = hw.slices * hw.signs
-    crossbars = row_tiles = widest = cells = entries = 0
+    crossbars = row_tiles = widest = cells = entries = read = 0
     for codes in layer.codes:
         physical = codes.shape[1] * per_output
         tallest = groups = 0
@@ -84,6 +86,7 @@ def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
             tiles = -(-rows // hw.rows)
             crossbars += tiles
             cells += rows * min(hw.columns, physical - index * hw.columns)
+            read += -(-rows // hw.read_rows) * min(hw.columns, physical - index * hw.columns)
             entries += rows
             tallest, groups = max(tallest, tiles), groups + (tiles > 0)
         row_tiles += tallest
@@ -94,6 +97,7 @@ def squeeze_rows(layer: MatrixLayer, hw: Hardware) -> BlockLayout:
         row_tiles=row_tiles,
         column_groups=widest,
         cells=cells,
+        columns_read=read,
         rows_read=entries,
         index_bits=_index_bits(entries, layer.rows * layer.groups),
     )

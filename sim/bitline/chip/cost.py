@@ -10,23 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitline.chip.adc_laws import MAX_BITS, adc_scale
-from bitline.chip.mapping import chip_of
+from bitline.chip.adc_laws import MAX_BITS, adc_rate_scale, adc_scale
+from bitline.chip.mapping import LayerMapping, chip_of
 from bitline.chip.timing import clock_of
 from bitline.chip_description import AdcLaw, Per
 from bitline.errors import ConfigError, RangeError
-from bitline.hardware import AdcPolicy, Hardware
+from bitline.hardware import AdcPolicy, Hardware, Readout
 
 __all__ = [
     "AdcBits",
     "ComponentPrice",
+    "LayerActivity",
     "Level",
     "Peak",
     "PriceTable",
     "adc_points",
     "check_adc_bits",
     "design_bits",
+    "event_energy",
     "law_of",
+    "layer_energy",
     "peak",
     "price_table",
 ]
@@ -189,6 +192,84 @@ def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
         imas_per_tile=chip.hierarchy.imas_per_tile.value,
         tiles_per_chip=chip.hierarchy.tiles_per_chip.value,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerActivity:
+    """What a bit-serial run of some images did in the crossbars of one copy of a layer; totals over those images.
+
+    Conversions need no run: every column that is there is converted for every digit.
+    """
+
+    images: int
+    lines_driven: int
+    """Word lines driven with a digit that is not zero, over crossbars, input vectors, digits and passes."""
+    cells_on: int
+    """Cells of a level that is not zero on a driven word line, counted like the lines."""
+
+
+def layer_energy(
+    table: PriceTable, mapping: LayerMapping, hw: Hardware, *, imas: float, cycles: int, cycle_ns: float
+) -> dict[str, float]:
+    """Energy in pJ of one image in one layer's IMAs at full activity, by component (mW x ns = pJ).
+
+    Every component is on while its layer works: ADCs convert in every cycle, every word line is driven, every cell on.
+
+    Parameters
+    ----------
+    imas : float
+        IMAs of one copy; what lies inside them counts by the crossbars that are built.
+    cycles : int
+        Read cycles of one image in one copy: input vectors times digits, passes and turns.
+    """
+    chip = chip_of(hw)
+    crossbars = mapping.crossbars / chip.hierarchy.crossbars_per_ima.value
+    return {
+        component.name: component.power_mw
+        * (imas if chip.components[component.name].per is Per.IMA else crossbars)
+        * cycles
+        * cycle_ns
+        for component in table.level("ima")
+    }
+
+
+def event_energy(
+    table: PriceTable,
+    mapping: LayerMapping,
+    hw: Hardware,
+    *,
+    lines: float,
+    cells: float,
+    cycles: int,
+    cycle_ns: float,
+) -> dict[str, float]:
+    """Energy in pJ of one image by event: what :func:`layer_energy` charges ADCs, DACs and cells, less idle shares.
+
+    An event is a conversion at the ADC's sample rate, or one word line driven or one cell on for one cycle; a cell is
+    on or off, whatever its level, and a line driven or not, whatever the digit. The printed power is taken to be that
+    of all of them at once, so no event costs more than at full activity.
+
+    Parameters
+    ----------
+    lines, cells : float
+        Word lines driven and cells on for one image, over all cycles.
+    cycles, cycle_ns
+        As for :func:`layer_energy`.
+    """
+    chip = chip_of(hw)
+    units = {component.name: component for component in table.level("ima")}
+    adc = units["adc"]
+    bits = table.adc_bits if isinstance(table.adc_bits, int) else max(table.adc_bits)
+    rate = chip.adc.sample_rate_gsps.value * adc_rate_scale(chip.adc.rate_law, bits, chip.adc.bits)
+    conversions = cycles / mapping.turns * mapping.columns_read / (2 if hw.readout is Readout.ANALOG else 1)
+    energy = {"adc": conversions * adc.power_mw / adc.units / rate}
+    events = {Per.ROW: lines, Per.CELL: cells}
+    for name, component in units.items():
+        count = events.get(chip.components[name].per)
+        if count is not None:
+            on_at_once = component.units * hw.read_rows / hw.rows  # what the power is of
+            energy[name] = count * component.power_mw / on_at_once * cycle_ns
+    return energy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from bitline.chip.adc_laws import adc_rate_scale
 from bitline.chip.cost import (
     AdcBits,
+    LayerActivity,
     PriceTable,
     check_adc_bits,
     design_bits,
+    event_energy,
     law_of,
+    layer_energy,
     price_table,
 )
 from bitline.chip.mapping import (
@@ -31,30 +33,17 @@ from bitline.chip.pipeline import Schedule, schedule
 from bitline.chip.replication import Replication, replicate
 from bitline.chip.report import BufferUse, ChipReport, LayerReport, Totals
 from bitline.chip.timing import Clock, MatrixTiming, build_stages, clock_of, matrix_timing
-from bitline.chip_description import AdcLaw, Per
+from bitline.chip_description import AdcLaw
 from bitline.errors import ConfigError, RangeError, ShapeError
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer, Operation, OperationKind
 
-__all__ = ["LayerActivity", "estimate"]
+__all__ = ["estimate"]
 
 _BYTE = 8
 
 _SETTLED_IMAGES = 8
 """Images scheduled one by one before every further one is taken to need one period."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerActivity:
-    """What a bit-serial run of some images did in one layer; counts are totals over those images."""
-
-    images: int
-    conversions: int
-    """ADC conversions done."""
-    rows_driven: int | None = None
-    """Word lines driven with a non-zero digit, counted once a row tile and input cycle; None: all count as driven."""
-    cells_on: int | None = None
-    """Cells of non-zero level on a driven word line, over all input cycles; None: all count as on."""
 
 
 def _facts(
@@ -159,46 +148,6 @@ def _buffers(run: Schedule, operations: Sequence[Operation], hw: Hardware) -> li
     return uses
 
 
-def _layer_energy(
-    mapping: LayerMapping,
-    table: PriceTable,
-    imas: int,
-    replicas: int,
-    positions: int,
-    timing: MatrixTiming,
-    clock: Clock,
-    hw: Hardware,
-    activity: LayerActivity | None,
-) -> dict[str, float]:
-    """Energy in pJ of one image in one layer's IMAs, by component (mW x ns = pJ)."""
-    chip = chip_of(hw)
-    per_ima = chip.hierarchy.crossbars_per_ima.value
-    vector_ns = timing.compute * clock.cycle_ns
-    energy = {}
-    for component in table.level("ima"):
-        inside = chip.components[component.name].per is not Per.IMA
-        copies = mapping.crossbars / per_ima if inside else imas / replicas
-        energy[component.name] = component.power_mw * copies * positions * vector_ns
-    if activity is None:
-        return energy
-    # Per event: one conversion at the sample rate; one word line or one cell for one cycle.
-    units = {component.name: component for component in table.level("ima")}
-    adc = units["adc"]
-    bits = table.adc_bits if isinstance(table.adc_bits, int) else max(table.adc_bits)
-    rate = chip.adc.sample_rate_gsps.value * adc_rate_scale(chip.adc.rate_law, bits, chip.adc.bits)
-    energy["adc"] = activity.conversions / activity.images * adc.power_mw / adc.units / rate
-    for name, component in units.items():
-        per = chip.components[name].per
-        if per is Per.ROW and activity.rows_driven is not None:
-            driven = activity.rows_driven * mapping.column_groups
-        elif per is Per.CELL and activity.cells_on is not None:
-            driven = activity.cells_on
-        else:
-            continue
-        energy[name] = driven / activity.images * component.power_mw / component.units * clock.cycle_ns
-    return energy
-
-
 def estimate(
     operations: Sequence[Operation],
     hw: Hardware,
@@ -236,7 +185,8 @@ def estimate(
     law : AdcLaw or str, optional
         How ADC power and area follow from the resolution; by default the description's.
     activity : mapping of name to LayerActivity, optional
-        What a bit-serial run did; the energy of ADCs, DACs and cells is then counted by event.
+        What a bit-serial run did in the crossbars that are priced; the energy of ADCs, DACs and cells is then counted
+        by event too.
     baseline : Hardware, optional
         Design to normalise to, with dense weights, the same replicas and the ADC's printed resolution; by default
         ``hw`` itself.
@@ -342,27 +292,32 @@ def _report(
     for use in buffers:
         held[use.reader] = held.get(use.reader, 0) + use.bytes
 
-    calls = Counter(layer_name(mapping.name) for mapping in mappings)
-    # what a layer did is for all its calls together
-    shared = {name: replace(done, images=done.images * calls[name]) for name, done in activity.items()}
+    vectors: Counter[str] = Counter()  # of all calls of a layer
+    for mapping in mappings:
+        vectors[layer_name(mapping.name)] += operations[index_of[mapping.name]].positions
     energy: dict[str, float] = {}
+    by_event: dict[str, float] = {}
     layers = []
     for i, mapping in enumerate(mappings):
         at = index_of[mapping.name]
         stage, operation, timing, table = run.stages[at], operations[at], timings[mapping.name], design.tables[i]
-        parts = _layer_energy(
-            mapping,
-            table,
-            placement.imas[i],
-            placement.replicas[i],
-            operation.positions,
-            timing,
-            clock,
-            hw,
-            shared.get(layer_name(mapping.name)),
-        )
-        for name, value in parts.items():
-            energy[name] = energy.get(name, 0.0) + value * 1e-6
+        cycles = operation.positions * timing.compute
+        copy = placement.imas[i] / placement.replicas[i]
+        parts = layer_energy(table, mapping, hw, imas=copy, cycles=cycles, cycle_ns=clock.cycle_ns)
+        done = activity.get(layer_name(mapping.name))
+        events, lines, cells = parts, None, None
+        if done is not None:
+            # what a layer did is for all its calls together
+            share = operation.positions / vectors[layer_name(mapping.name)] / done.images
+            lines, cells = share * done.lines_driven, share * done.cells_on
+            events = parts | event_energy(
+                table, mapping, hw, lines=lines, cells=cells, cycles=cycles, cycle_ns=clock.cycle_ns
+            )
+            lines /= cycles * mapping.crossbars * hw.read_rows
+            cells /= cycles * mapping.crossbars * hw.read_rows * hw.columns
+        for total, found in ((energy, parts), (by_event, events)):
+            for name, value in found.items():
+                total[name] = total.get(name, 0.0) + value * 1e-6
         slowest = run.slowest_input(at)
         starts = run.starts[at]
         ima_power, ima_area = table.ima
@@ -400,17 +355,21 @@ def _report(
                 stall_cycles=run.stall_lane_cycles(at) / stage.lanes,
                 waits_for=None if slowest is None else operations[slowest].name,
                 paced_by=None if stage.busy_cycles == period else operations[bottleneck].name,
+                crossbar_cycles=cycles * mapping.crossbars,
                 buffer_bytes=held.get(mapping.name, 0),
                 power_w=placement.imas[i] * ima_power / 1e3,
                 area_mm2=placement.imas[i] * ima_area,
                 energy_uj=sum(parts.values()) * 1e-6,
+                energy_by_event_uj=None if done is None else sum(events.values()) * 1e-6,
+                lines_driven=lines,
+                cells_on=cells,
             )
         )
     period_us = period * clock.cycle_ns * 1e-3
     for level, count in (("tile", design.tiles), ("chip", design.chips)):
         for component in design.tables[-1].level(level):
-            # mW x us = nJ
-            energy[component.name] = energy.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
+            for total in (energy, by_event):  # mW x us = nJ
+                total[component.name] = total.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
 
     totals = Totals(
         cycles=_cycles(run, images),
@@ -442,7 +401,7 @@ def _report(
         power_w=power,
         area_mm2=area,
         energy_uj=energy,
-        energy_basis="events of a bit-serial run" if activity else "components active while their layer works",
+        energy_by_event_uj=by_event if activity else None,
         baseline=f"{reference_hw.name}, dense weights, {chip_of(reference_hw).adc.bits}-bit ADCs, same replicas",
         baseline_power_w=sum(reference_power.values()),
         baseline_area_mm2=sum(reference_area.values()),

@@ -59,6 +59,8 @@ class BlockLayout:
     """Most crossbars side by side on the same rows."""
     cells: int
     """Cells that hold a weight's digit."""
+    columns_read: int
+    """Physical columns of all crossbars together, each as often as its crossbar is read for an input digit."""
     rows_read: int | None
     """Rows of all column groups together, each with inputs of its own; None where column groups share theirs."""
     index_bits: int
@@ -75,6 +77,12 @@ class WeightFacts:
     """Columns of each group's matrix that are zero in every row (pruned filters)."""
     zero_crossbars: int
     """Crossbars, after those rows and columns are gone, that would hold zero weights only."""
+    zero_columns: int
+    """Physical columns of these crossbars, each as often as its crossbar would be read for an input digit."""
+    zero_cells: int
+    """Cells of these crossbars that would hold a weight's digit."""
+    zero_groups: int
+    """Groups whose whole matrix is zero."""
     passes: int
     """Passes over the input digits: 2 for signed inputs with several bits a cycle, else 1."""
     blocks: BlockLayout | None = None
@@ -105,11 +113,14 @@ class LayerMapping:
     removed_columns: int
     """All-zero columns left out, over all groups."""
     dropped_crossbars: int
-    """Crossbars left out because all their weights are zero."""
+    """Crossbars left out: those of the layer with no weight zero, less those that are built."""
     crossbars: int
-    """Crossbars that are built (at least one)."""
+    """Crossbars that are built (at least one, though it may hold nothing)."""
     cells: int
-    """Cells that hold a weight's digit, in the crossbars that are built and dropped together."""
+    """Cells that hold a weight's digit, in the crossbars that are built."""
+    columns_read: int
+    """Physical columns read for one input digit, each once a read of its crossbar, over all that are built; the unit
+    columns of offset encodings are not among them."""
     input_passes: int
     squeezed: str | None = None
     """``rows`` or ``columns`` where those that are zero in a crossbar-sized block are squeezed out of it."""
@@ -141,16 +152,20 @@ def outputs_per_crossbar(index: int, columns: int, per_output: int, capacity: in
     return slice(index * capacity // per_output, min(columns, -(-(index + 1) * capacity // per_output)))
 
 
-def _zero_crossbars(codes: NDArray[np.int32], hw: Hardware) -> int:
-    """Count crossbars without a non-zero weight in one group's compacted matrix (rows, columns)."""
+def _zero_crossbars(codes: NDArray[np.int32], hw: Hardware) -> NDArray[np.int64]:
+    """Crossbars without a non-zero weight in one group's compacted matrix (rows, columns), their columns and cells."""
     rows, columns = codes.shape
     per_output = hw.slices * hw.signs
     starts = np.arange(0, rows, hw.rows)
+    heights = np.minimum(hw.rows, rows - starts)
     live = np.logical_or.reduceat(codes != 0, starts, axis=0)  # (row tiles, columns)
-    zero = 0
+    zero = np.zeros(3, np.int64)
     for index in range(-(-columns * per_output // hw.columns)):
         outputs = outputs_per_crossbar(index, columns, per_output, hw.columns)
-        zero += int(np.count_nonzero(~live[:, outputs].any(axis=1)))
+        empty = ~live[:, outputs].any(axis=1)
+        width = min(hw.columns, columns * per_output - index * hw.columns)
+        reads = -(-heights[empty] // hw.read_rows)
+        zero += [np.count_nonzero(empty), width * int(reads.sum()), width * int(heights[empty].sum())]
     return zero
 
 
@@ -161,7 +176,7 @@ def weight_facts(layer: MatrixLayer, hw: Hardware, *, keep_rows: bool = False) -
     intends; with ``keep_rows`` the rows stay where they are. Physical columns lie output by output, an output's slices
     and signs next to each other.
     """
-    removed_rows, removed_columns, zero = [], [], 0
+    removed_rows, removed_columns, zero = [], [], np.zeros(3, np.int64)
     for codes in layer.codes:
         nonzero = codes != 0
         live_rows, live_columns = nonzero.any(axis=1) | keep_rows, nonzero.any(axis=0)
@@ -173,7 +188,10 @@ def weight_facts(layer: MatrixLayer, hw: Hardware, *, keep_rows: bool = False) -
     return WeightFacts(
         removed_rows=tuple(removed_rows),
         removed_columns=tuple(removed_columns),
-        zero_crossbars=zero,
+        zero_crossbars=int(zero[0]),
+        zero_columns=int(zero[1]),
+        zero_cells=int(zero[2]),
+        zero_groups=int(np.count_nonzero(~layer.codes.any(axis=(1, 2)))),
         passes=hw.input_passes(layer.signed_inputs),
     )
 
@@ -186,13 +204,16 @@ def _groups_per_crossbar(rows: int, columns: int, groups: int, hw: Hardware) -> 
     return max(1, min(groups, hw.rows // rows, hw.columns // columns))
 
 
-def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = None) -> LayerMapping:
-    """Cut one matrix operation into crossbars.
+def map_layer(layer: Operation | MatrixLayer, hw: Hardware, facts: WeightFacts | None = None) -> LayerMapping:
+    """Cut one matrix operation into crossbars; nothing else counts them.
+
+    Groups are laid out in the fewer crossbars of two ways: each by itself, without its zero rows and columns; or whole
+    ones side by side in the same crossbars, where the encoding allows that, without the groups that are zero.
 
     Parameters
     ----------
-    operation : Operation
-        A matrix operation; ``rows`` and ``columns`` are of one group.
+    layer : Operation or MatrixLayer
+        A matrix operation or its weights; ``rows`` and ``columns`` are of one group.
     hw : Hardware
         Crossbar size and encoding.
     facts : WeightFacts, optional
@@ -203,60 +224,69 @@ def map_layer(operation: Operation, hw: Hardware, facts: WeightFacts | None = No
     ShapeError
         The operation has no rows, columns or groups.
     """
-    rows, columns, groups = operation.rows, operation.columns, operation.groups
+    rows, columns, groups = layer.rows, layer.columns, layer.groups
     if min(rows, columns, groups) < 1:
         raise ShapeError(
-            f"operation {operation.name}: rows, columns and groups must be at least 1, got {rows}, {columns}, {groups}"
+            f"operation {layer.name}: rows, columns and groups must be at least 1, got {rows}, {columns}, {groups}"
         )
-    per_output = hw.slices * hw.signs
-    removed_rows = facts.removed_rows if facts else (0,) * groups
-    removed_columns = facts.removed_columns if facts else (0,) * groups
-    if facts and facts.blocks:
-        return _from_blocks(operation, facts, facts.blocks, _turns(rows, 1, hw))
-    if len(removed_rows) != groups:
-        raise ShapeError(f"operation {operation.name}: {groups} groups, but weights with {len(removed_rows)}")
-    shared = 1
-    if facts is not None and facts.tile_columns is not None:
-        widths = [width for tiles in facts.tile_columns for width in tiles]
-        row_tiles, column_groups = len(widths), -(-max(widths) // hw.columns)
-        crossbars = sum(-(-width // hw.columns) for width in widths)
-        heights = [min(hw.rows, rows - start) for start in range(0, rows, hw.rows)] * groups
-        cells = sum(height * width for height, width in zip(heights, widths, strict=True))
-    elif not any(removed_rows) and not any(removed_columns):
-        shared = _groups_per_crossbar(rows, columns * per_output, groups, hw)
-        row_tiles = -(-groups // shared) * -(-rows // hw.rows)
-        column_groups = -(-columns * per_output // hw.columns)
-        crossbars = row_tiles * column_groups
-        cells = groups * rows * columns * per_output
+    if facts and len(facts.removed_rows) != groups:
+        raise ShapeError(f"operation {layer.name}: {groups} groups, but weights with {len(facts.removed_rows)}")
+    physical = columns * hw.slices * hw.signs
+    dense = _whole_groups(rows, physical, groups, hw)
+    if facts is None:
+        layout, removed = dense, (0, 0)
+    elif facts.blocks:
+        layout, removed = (
+            _squeezed_blocks(facts.blocks, _turns(rows, 1, hw)),
+            (sum(facts.removed_rows), sum(facts.removed_columns)),
+        )
+    elif facts.tile_columns is not None:
+        layout, removed = _tile_columns(rows, facts.tile_columns, facts.turns, hw), (0, 0)
+        dense = layout  # of its own kind
     else:
-        row_tiles = crossbars = cells = column_groups = 0
-        for gone_rows, gone_columns in zip(removed_rows, removed_columns, strict=True):
-            tiles, physical = -(-(rows - gone_rows) // hw.rows), (columns - gone_columns) * per_output
-            row_tiles += tiles
-            column_groups = max(column_groups, -(-physical // hw.columns))
-            crossbars += tiles * -(-physical // hw.columns)
-            cells += (rows - gone_rows) * physical
-    # several groups in one crossbar: it is zero only if all of them are, which is not counted
-    dropped = facts.zero_crossbars if facts and shared == 1 else 0
+        layout = _single_groups(rows, columns, facts, hw)
+        removed = (sum(facts.removed_rows), sum(facts.removed_columns))
+        live = groups - facts.zero_groups
+        shared = _whole_groups(rows, physical, live, hw)
+        if shared.groups_per_crossbar > 1 and 0 < shared.crossbars <= layout.crossbars:
+            layout, removed = shared, (rows * facts.zero_groups, columns * facts.zero_groups)
+    # a layer that is zero throughout keeps one crossbar, so that its place in the pipeline exists
+    built = max(1, layout.crossbars)
+    blocks = facts.blocks if facts else None
     return LayerMapping(
-        name=operation.name,
+        name=layer.name,
         rows=rows,
         columns=columns,
         groups=groups,
-        row_tiles=row_tiles,
-        column_groups=column_groups,
-        groups_per_crossbar=shared,
-        removed_rows=sum(removed_rows),
-        removed_columns=sum(removed_columns),
-        dropped_crossbars=min(dropped, crossbars),
-        # a layer that is zero throughout keeps one crossbar, so that its place in the pipeline exists
-        crossbars=max(1, crossbars - dropped),
-        cells=cells,
+        row_tiles=layout.row_tiles,
+        column_groups=layout.column_groups,
+        groups_per_crossbar=layout.groups_per_crossbar,
+        removed_rows=removed[0],
+        removed_columns=removed[1],
+        dropped_crossbars=max(0, dense.crossbars - built),
+        crossbars=built,
+        cells=layout.cells,
+        columns_read=layout.columns_read,
         input_passes=facts.passes if facts else 1,
-        turns=facts.turns
-        if facts and facts.turns > 1
-        else _turns(max(rows - gone for gone in removed_rows), shared, hw),
+        squeezed=blocks.squeezed if blocks else None,
+        index_bits=blocks.index_bits if blocks else 0,
+        separate_rows=blocks.rows_read if blocks else None,
+        turns=layout.turns,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Crossbars of one layer, all groups together, and what they hold; see :class:`LayerMapping`."""
+
+    row_tiles: int
+    column_groups: int
+    crossbars: int
+    cells: int
+    columns_read: int
+    turns: int = 1
+    """Reads an input digit takes, in the fullest crossbar."""
+    groups_per_crossbar: int = 1
 
 
 def _turns(rows: int, shared: int, hw: Hardware) -> int:
@@ -270,24 +300,65 @@ def _turns(rows: int, shared: int, hw: Hardware) -> int:
     return -(-shared // max(1, hw.read_rows // rows)) * -(-min(hw.rows, rows) // hw.read_rows)
 
 
-def _from_blocks(operation: Operation, facts: WeightFacts, blocks: BlockLayout, turns: int) -> LayerMapping:
-    return LayerMapping(
-        name=operation.name,
-        rows=operation.rows,
-        columns=operation.columns,
-        groups=operation.groups,
+def _whole_groups(rows: int, physical: int, groups: int, hw: Hardware) -> _Layout:
+    """Groups with all their rows and columns, several in a crossbar where they fit."""
+    if groups == 0:
+        return _Layout(row_tiles=0, column_groups=0, crossbars=0, cells=0, columns_read=0)
+    shared = _groups_per_crossbar(rows, physical, groups, hw)
+    column_groups = -(-physical // hw.columns)
+    row_tiles = -(-groups // shared) * -(-rows // hw.rows)
+    return _Layout(
+        row_tiles=row_tiles,
+        column_groups=column_groups,
+        crossbars=row_tiles * column_groups,
+        cells=groups * rows * physical,
+        columns_read=groups * -(-rows // hw.read_rows) * physical,
+        turns=_turns(rows, shared, hw),
+        groups_per_crossbar=shared,
+    )
+
+
+def _single_groups(rows: int, columns: int, facts: WeightFacts, hw: Hardware) -> _Layout:
+    """Every group by itself, without its zero rows, columns and crossbars."""
+    row_tiles = crossbars = cells = column_groups = read = 0
+    for gone_rows, gone_columns in zip(facts.removed_rows, facts.removed_columns, strict=True):
+        tiles, physical = -(-(rows - gone_rows) // hw.rows), (columns - gone_columns) * hw.slices * hw.signs
+        row_tiles += tiles if physical else 0
+        column_groups = max(column_groups, -(-physical // hw.columns))
+        crossbars += tiles * -(-physical // hw.columns)
+        cells += (rows - gone_rows) * physical
+        read += -(-(rows - gone_rows) // hw.read_rows) * physical
+    return _Layout(
+        row_tiles=row_tiles,
+        column_groups=column_groups,
+        crossbars=crossbars - facts.zero_crossbars,
+        cells=cells - facts.zero_cells,
+        columns_read=read - facts.zero_columns,
+        turns=_turns(max(rows - gone for gone in facts.removed_rows), 1, hw),
+    )
+
+
+def _tile_columns(rows: int, widths_by_group: tuple[tuple[int, ...], ...], turns: int, hw: Hardware) -> _Layout:
+    """Row tiles of given widths, driven in so many turns."""
+    widths = [width for tiles in widths_by_group for width in tiles]
+    heights = [min(hw.rows, rows - start) for start in range(0, rows, hw.rows)] * len(widths_by_group)
+    return _Layout(
+        row_tiles=len(widths),
+        column_groups=-(-max(widths) // hw.columns),
+        crossbars=sum(-(-width // hw.columns) for width in widths),
+        cells=sum(height * width for height, width in zip(heights, widths, strict=True)),
+        columns_read=sum(widths) * turns,
+        turns=turns,
+    )
+
+
+def _squeezed_blocks(blocks: BlockLayout, turns: int) -> _Layout:
+    return _Layout(
         row_tiles=blocks.row_tiles,
         column_groups=blocks.column_groups,
-        groups_per_crossbar=1,
-        removed_rows=sum(facts.removed_rows),
-        removed_columns=sum(facts.removed_columns),
-        dropped_crossbars=0,
-        crossbars=max(1, blocks.crossbars),
+        crossbars=blocks.crossbars,
         cells=blocks.cells,
-        input_passes=facts.passes,
-        squeezed=blocks.squeezed,
-        index_bits=blocks.index_bits,
-        separate_rows=blocks.rows_read,
+        columns_read=blocks.columns_read,
         turns=turns,  # squeezed crossbars may take fewer
     )
 

@@ -71,6 +71,8 @@ class LayerReport:
     """Operation whose results come last."""
     paced_by: str | None
     """The bottleneck that leaves this layer idle in the steady state; None where the layer sets the pace itself."""
+    crossbar_cycles: int
+    """Read cycles of an image, of all crossbars of one copy together."""
     buffer_bytes: int
     """Input buffer the layer needs."""
     power_w: float
@@ -78,7 +80,13 @@ class LayerReport:
     area_mm2: float
     """Area of its IMAs."""
     energy_uj: float
-    """Energy of one image in its IMAs."""
+    """Energy of one image in its IMAs at full activity."""
+    energy_by_event_uj: float | None
+    """The same with conversions, driven word lines and cells that are on; None without a bit-serial run."""
+    lines_driven: float | None
+    """Word lines driven, of those of its crossbars, in the read cycles of an image."""
+    cells_on: float | None
+    """Cells on, of those of its crossbars, in the read cycles of an image."""
 
     @property
     def stall_reason(self) -> str:
@@ -136,8 +144,9 @@ class ChipReport:
     area_mm2: dict[str, float]
     """Area by component."""
     energy_uj: dict[str, float]
-    """Energy of one image by component, in the steady state."""
-    energy_basis: str
+    """Energy of one image by component, in the steady state, every component on while its layer works."""
+    energy_by_event_uj: dict[str, float] | None
+    """The same with ADCs, DACs and cells by event; None without a bit-serial run."""
     baseline: str
     """What ``normalised`` is relative to."""
     baseline_power_w: float
@@ -161,21 +170,34 @@ class ChipReport:
 
     @property
     def energy_uj_per_image(self) -> float:
-        """Energy of one image in uJ."""
+        """Energy of one image in uJ, at full activity."""
         return sum(self.energy_uj.values())
+
+    @property
+    def activity(self) -> dict[str, float | None]:
+        """Word lines driven and cells on, of those of all crossbars in their layers' cycles; None without a run."""
+        found: dict[str, float | None] = {"lines_driven": None, "cells_on": None}
+        if self.energy_by_event_uj is not None:
+            for name in found:
+                shares = [(getattr(layer, name), layer.crossbar_cycles) for layer in self.layers]
+                known = [(share, weight) for share, weight in shares if share is not None]
+                found[name] = sum(share * weight for share, weight in known) / max(1, sum(w for _, w in known))
+        return found
 
     @property
     def gops(self) -> float:
         """Achieved 1e9 operations a second (a multiply-accumulate is two)."""
         return self.totals.ops_per_image * self.totals.images_per_s / 1e9
 
-    def _tiles_alone(self, breakdown: dict[str, float]) -> float:
+    def tiles_alone(self, breakdown: dict[str, float]) -> float:
+        """Sum of a breakdown without what is counted once a chip: the links off it, which dominate small networks."""
         return sum(value for name, value in breakdown.items() if name not in self.chip_level)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data with the blocks ``performance``, ``breakdown`` and ``normalised`` of a report."""
         totals = self.totals
-        power, area = self.total_power_w, self.total_area_mm2
+        power, area, events = self.total_power_w, self.total_area_mm2, self.energy_by_event_uj
+        tiles_power, tiles_area = self.tiles_alone(self.power_w), self.tiles_alone(self.area_mm2)
         return {
             "hardware": self.hardware,
             "adc_law": self.adc_law,
@@ -190,13 +212,23 @@ class ChipReport:
                 "latency_us": totals.latency_us,
                 "digital_operations_per_image": totals.digital_operations,
                 "energy_uj_per_image": self.energy_uj_per_image,
-                "energy_basis": self.energy_basis,
+                "energy_by_event_uj_per_image": None if events is None else sum(events.values()),
+                **self.activity,
                 "area_mm2": area,
                 "power_w": power,
                 "average_power_w": self.energy_uj_per_image * totals.images_per_s / 1e6,
                 "gops": self.gops,
                 "gops_per_s_mm2": self.gops / area,
                 "gops_per_w": self.gops / power,
+                "tiles_alone": {
+                    "energy_uj_per_image": self.tiles_alone(self.energy_uj),
+                    "energy_by_event_uj_per_image": None if events is None else self.tiles_alone(events),
+                    "area_mm2": tiles_area,
+                    "power_w": tiles_power,
+                    "average_power_w": self.tiles_alone(self.energy_uj) * totals.images_per_s / 1e6,
+                    "gops_per_s_mm2": self.gops / tiles_area,
+                    "gops_per_w": self.gops / tiles_power,
+                },
                 "tiles": totals.tiles,
                 "chips": totals.chips,
                 "crossbars": totals.crossbars,
@@ -212,12 +244,14 @@ class ChipReport:
                 "area_mm2": dict(self.area_mm2),
                 "power_w": dict(self.power_w),
                 "energy_uj": dict(self.energy_uj),
+                "energy_by_event_uj": None if events is None else dict(events),
+                "off_tile": list(self.chip_level),
             },
             "normalised": {
                 "area": area / self.baseline_area_mm2,
                 "power": power / self.baseline_power_w,
-                "area_tiles": self._tiles_alone(self.area_mm2) / self.baseline_tiles[1],
-                "power_tiles": self._tiles_alone(self.power_w) / self.baseline_tiles[0],
+                "area_tiles": tiles_area / self.baseline_tiles[1],
+                "power_tiles": tiles_power / self.baseline_tiles[0],
                 "baseline": self.baseline,
             },
             "layers": [{**_plain(asdict(layer)), "stall_reason": layer.stall_reason} for layer in self.layers],

@@ -15,6 +15,7 @@ from torch import nn
 
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.byte_products import ByteProducts
+from bitline.crossbar.driven import DrivenRows
 from bitline.crossbar.engines import Crossbars, Product, Transfer
 from bitline.crossbar.rescaling import dequantise_columns, dequantise_rows, quantise_lines
 from bitline.crossbar.sar import LayerSearch
@@ -61,6 +62,8 @@ class LayerCounters:
     codes: NDArray[np.int64] | None = None
     """[shape=(input cycles, slices + 1, 2^bits)] conversions by clipped column sum, where a search was set; see
     :class:`bitline.crossbar.engines.Transfer`."""
+    driven: NDArray[np.int64] | None = None
+    """[shape=(groups * rows,)] input vectors and digits that drive each row's word line; by the bit-serial engine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,11 +122,16 @@ class MatrixRunner:
         self.hw = hw
         self.crossbars = Crossbars(self.layer.codes, hw, signed_inputs=self.layer.signed_inputs, adc=adc)
         self._values = None
-        self.__dict__.pop("_proven", None)  # other columns are
+        for known in ("_proven", "_driven"):  # other columns and digits are
+            self.__dict__.pop(known, None)
 
     def set_search(self, search: LayerSearch | None) -> None:
         """Convert as these searches do, and count every conversion by its clipped column sum; None: ideal ADCs."""
         self._values = None if search is None else search.values(self.hw, self.crossbars.adc)
+
+    @cached_property
+    def _driven(self) -> DrivenRows:
+        return DrivenRows(self.hw, self.layer.signed_inputs)
 
     @cached_property
     def _exact(self) -> IntegerMatrices:
@@ -210,6 +218,7 @@ class MatrixRunner:
         if self.engine is NetworkEngine.CERTIFIED:
             return self._convolve_certified(x, window, lines, width)
         self.counters.vectors += vectors
+        self._count_driven(self._driven.of_images(x, window, lines, width))
         return self._counted(self.crossbars.convolve(x, window, lines, width))
 
     def _convolve_certified(
@@ -243,6 +252,8 @@ class MatrixRunner:
             self._trace.append(x[: self.max_trace_vectors - recorded].copy())
         if self.engine is NetworkEngine.EXACT:
             return self._exact.multiply(x)
+        if self.engine is NetworkEngine.BITSERIAL:
+            self._count_driven(self._driven.of_vectors(x))
         histogram = None
         if self.histograms and self.engine is NetworkEngine.BITSERIAL:
             if counters.histogram is None:
@@ -264,6 +275,10 @@ class MatrixRunner:
         if product.max_column_sum is not None:
             counters.max_column_sum = max(counters.max_column_sum or 0, product.max_column_sum)
         return product.y
+
+    def _count_driven(self, driven: NDArray[np.int64]) -> None:
+        counters = self.counters
+        counters.driven = driven if counters.driven is None else counters.driven + driven
 
     def _bins(self) -> int:
         """One bin for every column sum a row tile can reach, as far as that is reasonable."""

@@ -28,6 +28,7 @@ from bitline.report.figure_style import (
     page,
     style,
 )
+from bitline.report.price_text import off_tile, on_tiles
 
 __all__ = [
     "breakdown_figure",
@@ -57,7 +58,10 @@ def throughput_figures(report: _Row) -> dict[str, Figure]:
     for design in designs:
         name = f"{shorten(design['hardware']['name'], 14)}, " if len(designs) > 1 else ""
         shares = design["breakdown"] or _peak_breakdown(design["peak"])
-        bars += [(f"{name}area", "mm²", shares["area_mm2"]), (f"{name}power", "W", shares["power_w"])]
+        bars += [
+            _tiles_bar(f"{name}area", "mm²", shares["area_mm2"], shares),
+            _tiles_bar(f"{name}power", "W", shares["power_w"], shares),
+        ]
     figures = {"breakdown": shares_figure(bars)}
     for number, design in enumerate(designs, start=1):
         tail = "" if number == 1 else f"_{number}"
@@ -70,7 +74,7 @@ def throughput_figures(report: _Row) -> dict[str, Figure]:
     return figures
 
 
-def _peak_breakdown(peak: _Row) -> dict[str, dict[str, float]]:
+def _peak_breakdown(peak: _Row) -> dict[str, Any]:
     """Area and power of a whole chip by component, from its table: totals of a level hold what lies inside it."""
     totals, units = peak["totals"], {"chip": 1.0}
     rows = peak["components"]
@@ -81,18 +85,35 @@ def _peak_breakdown(peak: _Row) -> dict[str, dict[str, float]]:
     return {
         "area_mm2": {row["name"]: units[row["level"]] * row["area_mm2"] for row in rows},
         "power_w": {row["name"]: units[row["level"]] * row["power_mw"] / 1e3 for row in rows},
+        "off_tile": [row["name"] for row in inside["chip"]],
     }
 
 
 def breakdown_figure(breakdown: _Row) -> Figure:
-    """Area and power by component as stacked bars of shares, totals beside them.
+    """Area, power and energy of the tiles by component as stacked bars of shares, totals beside them.
+
+    What a chip has once is a number beside its bar: in it, it would leave nothing else to see of a small network.
 
     Parameters
     ----------
     breakdown : mapping
-        ``area_mm2`` and ``power_w``, each component to value.
+        ``area_mm2`` and ``power_w``, each component to value, and the other fields of
+        :class:`bitline.report.schema.Breakdown`.
     """
-    return shares_figure([("area", "mm²", breakdown["area_mm2"]), ("power", "W", breakdown["power_w"])])
+    bars = [("area", "mm²", breakdown["area_mm2"]), ("power", "W", breakdown["power_w"])]
+    for kind, key in (("energy, full activity", "energy_uj"), ("energy by event", "energy_by_event_uj")):
+        if breakdown.get(key):
+            bars.append((kind, "µJ", breakdown[key]))
+    return shares_figure([_tiles_bar(kind, unit, parts, breakdown) for kind, unit, parts in bars])
+
+
+def _tiles_bar(
+    kind: str, unit: str, parts: Mapping[str, float], breakdown: _Row
+) -> tuple[str, str, Mapping[str, float]]:
+    """A bar of what lies in the tiles; what a chip has besides is said in its name."""
+    tiles = on_tiles(parts, breakdown)
+    besides = sum(parts.values()) - sum(tiles.values())
+    return (kind, f"{unit}\n+ {besides:.4g} {off_tile(breakdown)}" if besides > 0 else unit, tiles)
 
 
 def shares_figure(bars: Sequence[tuple[str, str, Mapping[str, float]]]) -> Figure:
@@ -113,7 +134,7 @@ def shares_figure(bars: Sequence[tuple[str, str, Mapping[str, float]]]) -> Figur
     if len(names) > len(FILLS):
         names = names[: len(FILLS) - 1]
     with style():
-        figure = Figure(figsize=(WIDTH_IN, 0.9 + 0.55 * max(len(bars), 1)), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 0.9 + 0.6 * max(len(bars), 1)), layout="constrained")
         axis = figure.subplots()
         for y, (_, _, values) in enumerate(bars):
             total = sum(values.values())
@@ -136,7 +157,7 @@ def shares_figure(bars: Sequence[tuple[str, str, Mapping[str, float]]]) -> Figur
         axis.set_yticks(range(len(bars)), [f"{kind}\n{sum(values.values()):.4g} {unit}" for kind, unit, values in bars])
         axis.set_ylim(len(bars) - 0.5, -0.5)
         axis.set_xlim(0, 100)
-        axis.set_xlabel("share of the chip (%)")
+        axis.set_xlabel("share of the tiles (%)")
         figure.legend(loc="outside upper center", ncols=min(5, max(len(names), 1)), fontsize=6.5)
     return figure
 
@@ -248,7 +269,7 @@ def ladder_figure(steps: Sequence[_Row]) -> Figure:
     with style():
         figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
         axes = figure.subplots(2, 1, sharex=True)
-        for axis, tail, what in zip(axes, ("", "_tiles"), ("whole chip", "tiles alone"), strict=True):
+        for axis, tail, what in zip(axes, ("_tiles", ""), ("tiles alone", "whole chip"), strict=True):
             _pairs(axis, [{**step, "power": step[f"power{tail}"], "area": step[f"area{tail}"]} for step in steps])
             axis.set_ylabel(f"{what},\nrelative to non-pruned")
         axes[-1].set_xlabel("resolution of the ADCs after the first layer")

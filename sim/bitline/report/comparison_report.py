@@ -21,7 +21,8 @@ __all__ = ["comparison_csv", "comparison_figure", "comparison_markdown", "compar
 _Row = Mapping[str, Any]
 
 _NOTE = (
-    "Conversions, comparisons and ADC energy are of one image; energy is counted from the comparisons made, and its "
+    "Conversions, comparisons and ADC energy are of one image; energy is counted from the comparisons made in the "
+    "crossbars that exist, without those that hold zeros and without unit columns, and its "
     "ratios are to a plain SAR search of the same columns and to the first row. "
     "Area is of the tiles, without HyperTransport; SAR searches change no area in this model."
 )

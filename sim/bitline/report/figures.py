@@ -67,25 +67,28 @@ def report_figures(report: _Row) -> dict[str, Figure]:
         figures["breakdown"] = breakdown_figure(report["breakdown"])
     if report["performance"] and report["performance"]["layers"]:
         figures["occupancy"] = occupancy_figure(report["performance"]["layers"])
-    priced = [design for design in report["comparison"] if design["area_mm2"] and design["power_w"]]
+    tiles = all(design["tiles_area_mm2"] and design["tiles_power_w"] for design in report["comparison"])
+    area, power = ("tiles_area_mm2", "tiles_power_w") if tiles else ("area_mm2", "power_w")
+    priced = [design for design in report["comparison"] if design[area] and design[power]]
     if len(priced) > 1:
         base = priced[0]
         figures["normalised"] = normalised_figure(
             [
                 {
                     "name": design["name"],
-                    "area": design["area_mm2"] / base["area_mm2"],
-                    "power": design["power_w"] / base["power_w"],
+                    "area": design[area] / base[area],
+                    "power": design[power] / base[power],
                 }
                 for design in priced
             ]
         )
     elif report["normalised"]:
         normalised = report["normalised"]
-        bars = [{"name": "non-pruned", "area": 1.0, "power": 1.0}, {"name": "this design", **normalised}]
+        bars = [{"name": "non-pruned", "area": 1.0, "power": 1.0}]
         if normalised["area_tiles"] is not None and normalised["power_tiles"] is not None:
-            tiles = {"area": normalised["area_tiles"], "power": normalised["power_tiles"]}
-            bars.append({"name": "its tiles alone", **tiles})
+            alone = {"area": normalised["area_tiles"], "power": normalised["power_tiles"]}
+            bars.append({"name": "this design, tiles alone", **alone})
+        bars.append({"name": "this design", **normalised})
         figures["normalised"] = normalised_figure(bars)
     if report["adc_sweep"]:
         figures["efficiency"] = efficiency_figure(report["adc_sweep"])

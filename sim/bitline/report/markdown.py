@@ -16,7 +16,7 @@ CAPTIONS = {
     "accuracy": "Top-1 accuracy of the float network, the exact integer network and the simulated crossbars.",
     "bits": "ADC bits each weight slice needs, proven, against the bits configured.",
     "column_sums": "Column sums of the conversions, counted on a logarithmic scale, and the ADC's full scale.",
-    "breakdown": "Area and power of the chip by component.",
+    "breakdown": "Area, power and energy of the tiles by component; what the chip has besides them stands at the left.",
     "occupancy": "Share of the time each layer's crossbars compute in the steady state, and what they wait for.",
     "normalised": "Area and power normalised to the non-pruned design.",
     "efficiency": "Power efficiency against the resolution of the ADC.",

@@ -37,11 +37,14 @@ __all__ = [
     "Report",
     "ReportError",
     "Section",
+    "TilesAlone",
+    "after_first",
     "comparison_column",
     "dump_json",
     "first_problem",
     "histogram_record",
     "json_schema",
+    "nonzero_share",
     "to_plain",
     "validate_report",
 ]
@@ -162,6 +165,9 @@ class Layer(Section):
     groups: Count
     row_tiles: Count
     crossbars: Count
+    """Crossbars that one copy takes on the chip."""
+    crossbars_left_out: Count = 0
+    """Crossbars that it would take with no weight zero, less those."""
     nonzeros_max: Count
     """Largest number of non-zero weights in one column of one row tile."""
     adc_bits: LayerBits
@@ -176,7 +182,10 @@ class Layer(Section):
     """Multiply-accumulates of one image."""
     column_sum_bound: Count | None = None
     """The largest column sum any input can reach (proven, S_max)."""
+    weights: Count | None = None
+    """Of all groups."""
     nonzeros: Count | None = None
+    """Weights that are not zero, of all groups."""
     cp_rate: Amount | None = None
     signed_inputs: bool | None = None
 
@@ -228,6 +237,18 @@ class LayerOccupancy(OpenSection):
     bottleneck: bool = False
 
 
+class TilesAlone(Section):
+    """Figures of the tiles without what is counted once a chip, which dominates small networks."""
+
+    energy_uj_per_image: Amount
+    energy_by_event_uj_per_image: Amount | None
+    area_mm2: Amount
+    power_w: Amount
+    average_power_w: Amount
+    gops_per_s_mm2: Amount
+    gops_per_w: Amount
+
+
 class Performance(OpenSection):
     """The chip model's timing and price."""
 
@@ -235,12 +256,24 @@ class Performance(OpenSection):
     images_per_s: Amount
     latency_us: Amount
     energy_uj_per_image: Amount
+    """At full activity: every component is on while its layer works."""
+    energy_by_event_uj_per_image: Amount | None = None
+    """With the conversions, driven word lines and cells on that a bit-serial run counted; null without one."""
+    lines_driven: Fraction | None = None
+    """Word lines driven, of those of all crossbars, in a read of the run; null where none were counted."""
+    cells_on: Fraction | None = None
+    """Cells of a level that is not zero on driven word lines, of those of all crossbars, in a read of the run."""
     area_mm2: Amount
     power_w: Amount
     gops_per_s_mm2: Amount
     gops_per_w: Amount
+    tiles_alone: TilesAlone | None = None
+    """The same figures without what a chip has once (its links)."""
     tiles: Count
     crossbars: Count
+    """Of all copies of all layers, a layer that is called several times laid out once a call."""
+    dropped_crossbars: Count = 0
+    """Crossbars that these would take with no weight zero, less those."""
     replication: dict[str, int]
     layers: list[LayerOccupancy] = []
 
@@ -250,6 +283,12 @@ class Breakdown(OpenSection):
 
     area_mm2: dict[str, Amount]
     power_w: dict[str, Amount]
+    energy_uj: dict[str, Amount] = {}
+    """Of one image at full activity."""
+    energy_by_event_uj: dict[str, Amount] | None = None
+    """Of one image with ADCs, DACs and cells by event."""
+    off_tile: list[str] = []
+    """Components counted once a chip (HyperTransport)."""
 
 
 class Normalised(OpenSection):
@@ -333,7 +372,10 @@ class ComparisonColumn(Section):
     name: str
     images: Count | None = None
     cp_rate: Amount | None = None
+    nonzeros: Fraction | None = None
+    """Weights that are not zero, of all."""
     nonzeros_max: Count | None = None
+    """Of the layers that ``cp_rate`` is of."""
     adc_bits: Bits | None = None
     equation: Bits | None = None
     paper: Bits | None = None
@@ -348,6 +390,13 @@ class ComparisonColumn(Section):
     crossbars: Count | None = None
     images_per_s: Amount | None = None
     latency_us: Amount | None = None
+    tiles_energy_uj_per_image: Amount | None = None
+    """Of the tiles alone, at full activity; the other ``tiles_`` figures are theirs too."""
+    tiles_energy_by_event_uj_per_image: Amount | None = None
+    tiles_area_mm2: Amount | None = None
+    tiles_power_w: Amount | None = None
+    tiles_gops_per_s_mm2: Amount | None = None
+    tiles_gops_per_w: Amount | None = None
     energy_uj_per_image: Amount | None = None
     area_mm2: Amount | None = None
     power_w: Amount | None = None
@@ -538,7 +587,8 @@ def comparison_column(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "images": accuracy.get("images"),
         "cp_rate": full["network"]["cp_rate"],
-        "nonzeros_max": max((layer["nonzeros_max"] for layer in layers), default=None),
+        "nonzeros": nonzero_share(layers),
+        "nonzeros_max": max((layer["nonzeros_max"] for layer in after_first(layers)), default=None),
         "adc_bits": max((layer["adc_bits"]["configured"] for layer in layers), default=None),
         **chip,
         "lossless": full["certificate"]["lossless"],
@@ -558,7 +608,21 @@ def comparison_column(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "gops_per_w",
     ):
         column[key] = performance.get(key)
+    for key, value in (performance.get("tiles_alone") or {}).items():
+        if f"tiles_{key}" in ComparisonColumn.model_fields:
+            column[f"tiles_{key}"] = value
     return ComparisonColumn.model_validate(column).model_dump(mode="json")
+
+
+def after_first(layers: Sequence[Any]) -> Sequence[Any]:
+    """The layers after the first, which pruning recipes leave dense; or the only one."""
+    return layers[1:] or layers
+
+
+def nonzero_share(layers: Sequence[Mapping[str, Any]]) -> float | None:
+    """Weights of these layers that are not zero, of all; None where that was not counted."""
+    weights, nonzeros = total(layers, "weights"), total(layers, "nonzeros")
+    return nonzeros / weights if weights and nonzeros is not None else None
 
 
 def total(layers: Sequence[Mapping[str, Any]], key: str) -> int | None:

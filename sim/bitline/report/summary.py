@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitline.printable import shorten
-from bitline.report.schema import total
+from bitline.report.price_text import efficiency_text, energy_text, normalised_text, price_text
+from bitline.report.schema import after_first, nonzero_share, total
 from bitline.report.tables import number, paper_lossless, percent
 
 __all__ = ["contradictions", "summary_lines", "title"]
@@ -66,7 +67,10 @@ def summary_lines(report: _Report) -> list[tuple[str, str]]:
     if report["timing"]:
         lines.append(("speed", _speed(report)))
     if report["performance"]:
-        lines += [("chip", _chip(report["performance"])), ("price", _price(report))]
+        lines += [("chip", _chip(report)), ("energy", energy_text(report)), ("price", price_text(report))]
+        lines.append(("efficiency", efficiency_text(report)))
+        if report["normalised"]:
+            lines.append(("normalised", normalised_text(report["normalised"])))
     if report["kept_in_torch"]:
         lines.append(("in torch", _kept(report["kept_in_torch"])))
     return lines + [("note", note) for note in report["notes"]]
@@ -92,11 +96,19 @@ def _network(report: _Report) -> str:
     if network["parameters"] is not None:
         parts.append(f"{number(network['parameters'])} parameters")
     parts.append(f"{_count(len(layers), 'layer')} on {_count(total(layers, 'crossbars') or 0, 'crossbar')}")
+    left_out = total(layers, "crossbars_left_out")
+    if left_out:
+        parts[-1] += f" ({number(left_out)} left out: zero weights)"
+    share = nonzero_share(layers)
+    if share is not None:
+        parts.append(f"{percent(share)} of the weights are not zero")
     if layers:
-        nonzeros = max(layer["nonzeros_max"] for layer in layers)
+        column = f"a column of {report['hardware'].get('active_rows') or report['hardware']['rows']} rows"
+        nonzeros = max(layer["nonzeros_max"] for layer in after_first(layers))
+        most = f"at most {_count(nonzeros, 'non-zero')} in {column}"
         if network["cp_rate"] is not None:
-            parts.append(f"CP rate {number(network['cp_rate'])} after the first layer")
-        parts.append(f"at most {_count(nonzeros, 'non-zero')} in a column of {report['hardware']['rows']} rows")
+            most = f"CP rate {number(network['cp_rate'])}, {most}"
+        parts.append(most + (" after the first layer" if len(layers) > 1 else ""))
     return "; ".join(parts)
 
 
@@ -185,33 +197,17 @@ def _speed(report: _Report) -> str:
     return ", ".join(parts)
 
 
-def _chip(performance: _Report) -> str:
+def _chip(report: _Report) -> str:
+    performance = report["performance"]
     slowest = [layer["name"] for layer in performance["layers"] if layer["bottleneck"]]
+    copies = max(performance["replication"].values(), default=1)
+    calls = len(performance["layers"]) - len(report["layers"])
+    why = [*(["copies"] if copies > 1 else []), *([f"{number(calls)} more calls of layers"] if calls > 0 else [])]
     return (
-        f"{number(performance['images_per_s'])} images/s, latency {number(performance['latency_us'])} us, "
-        f"{number(performance['energy_uj_per_image'])} uJ an image, {_count(performance['tiles'], 'tile')}"
-        + (f"; bottleneck {_list(slowest)}" if slowest else "")
+        f"{number(performance['images_per_s'])} images/s, latency {number(performance['latency_us'])} us; "
+        f"{_count(performance['crossbars'], 'crossbar')}{' with ' + ' and '.join(why) if why else ''} in "
+        f"{_count(performance['tiles'], 'tile')}" + (f"; bottleneck {_list(slowest)}" if slowest else "")
     )
-
-
-def _price(report: _Report) -> str:
-    performance, normalised = report["performance"], report["normalised"]
-    text = (
-        f"{number(performance['area_mm2'])} mm2, {number(performance['power_w'])} W, "
-        f"{number(performance['gops_per_s_mm2'])} GOPS/s/mm2, {number(performance['gops_per_w'])} GOPS/W"
-    )
-    if normalised:
-        baseline = f" ({normalised['baseline']})" if normalised["baseline"] else ""
-        text += (
-            f"; area {percent(normalised['area'])} and power {percent(normalised['power'])} of the non-pruned "
-            f"design's{baseline}"
-        )
-        if normalised["area_tiles"] is not None and normalised["power_tiles"] is not None:
-            text += (
-                f", of the tiles alone, without the links off the chip, {percent(normalised['area_tiles'])} and "
-                f"{percent(normalised['power_tiles'])}"
-            )
-    return text
 
 
 def _kept(entries: list[_Report]) -> str:

@@ -75,6 +75,11 @@ def paper_lossless(layer: _Row) -> bool | None:
     return None if bits["paper"] is None else bool(bits["paper"] >= bits["weight_aware"])
 
 
+def _nonzeros(layer: _Row) -> float | None:
+    weights, nonzeros = layer["weights"], layer["nonzeros"]
+    return nonzeros / weights if weights and nonzeros is not None else None
+
+
 def _matrix(layer: _Row) -> str:
     groups = f"{layer['groups']} x " if layer["groups"] > 1 else ""
     return f"{groups}{layer['rows']} x {layer['columns']}"
@@ -92,10 +97,13 @@ LAYER_COLUMNS: tuple[Column, ...] = (
     Column("rows", None, _field("rows")),
     Column("columns", None, _field("columns")),
     Column("groups", None, _field("groups")),
-    Column("row_tiles", "row\ntiles", _field("row_tiles")),
+    Column("row_tiles", None, _field("row_tiles")),
     Column("crossbars", "cross-\nbars", _field("crossbars")),
-    Column("nonzeros_max", "non-\nzeros", _field("nonzeros_max")),
+    Column("crossbars_left_out", "left\nout", _field("crossbars_left_out")),
+    Column("nonzeros_max", "most\na col.", _field("nonzeros_max")),
+    Column("weights", None, _field("weights")),
     Column("nonzeros", None, _field("nonzeros")),
+    Column("nonzero_share", "not\nzero", _nonzeros, lambda share: "-" if share is None else f"{100 * share:.1f}%"),
     Column("cp_rate", None, _field("cp_rate")),
     Column("signed_inputs", None, _field("signed_inputs")),
     Column("adc_bits_equation", "Eq.\n(1)", _bits("equation")),
@@ -116,13 +124,16 @@ LAYER_COLUMNS: tuple[Column, ...] = (
     Column("calibration_error", None, _field("calibration_error")),
     Column("occupancy", None, _field("occupancy")),
     Column("replication", None, _field("replication")),
+    Column("lines_driven", None, _field("lines_driven")),
+    Column("cells_on", None, _field("cells_on")),
 )
 _TEXT_ONLY = {"matrix", "adc_bits_paper_shown"}
 
 COMPARISON_ROWS: tuple[Column, ...] = (
     Column("images", "images", _field("images")),
-    Column("cp_rate", "CP rate", _field("cp_rate")),
-    Column("nonzeros_max", "non-zeros in a column, at most", _field("nonzeros_max")),
+    Column("nonzeros", "weights that are not zero", _field("nonzeros"), percent),
+    Column("cp_rate", "CP rate after the first layer", _field("cp_rate")),
+    Column("nonzeros_max", "non-zeros in a column there, at most", _field("nonzeros_max")),
     Column("equation", "ADC bits by Eq. (1)", _field("equation")),
     Column("paper", "ADC bits by the paper's count", _field("paper")),
     Column("weight_aware", "ADC bits needed (proven)", _field("weight_aware")),
@@ -137,7 +148,21 @@ COMPARISON_ROWS: tuple[Column, ...] = (
     Column("crossbars", "crossbars", _field("crossbars")),
     Column("images_per_s", "chip: images/s", _field("images_per_s")),
     Column("latency_us", "chip: latency (us)", _field("latency_us")),
-    Column("energy_uj_per_image", "chip: energy per image (uJ)", _field("energy_uj_per_image")),
+    Column(
+        "tiles_energy_by_event_uj_per_image",
+        "tiles: energy per image (uJ), by event",
+        _field("tiles_energy_by_event_uj_per_image"),
+    ),
+    Column(
+        "tiles_energy_uj_per_image",
+        "tiles: energy per image (uJ), full activity",
+        _field("tiles_energy_uj_per_image"),
+    ),
+    Column("tiles_area_mm2", "tiles: area (mm2)", _field("tiles_area_mm2")),
+    Column("tiles_power_w", "tiles: power (W)", _field("tiles_power_w")),
+    Column("tiles_gops_per_s_mm2", "tiles: GOPS/s/mm2", _field("tiles_gops_per_s_mm2")),
+    Column("tiles_gops_per_w", "tiles: GOPS/W", _field("tiles_gops_per_w")),
+    Column("energy_uj_per_image", "chip: energy per image (uJ), full activity", _field("energy_uj_per_image")),
     Column("area_mm2", "chip: area (mm2)", _field("area_mm2")),
     Column("power_w", "chip: power (W)", _field("power_w")),
     Column("gops_per_s_mm2", "chip: GOPS/s/mm2", _field("gops_per_s_mm2")),
@@ -220,7 +245,7 @@ def layers_csv(report: _Row) -> str:
             "calibrator": more.get("calibrator"),
             "calibration_error": more.get("error"),
             "occupancy": timing.get(layer["name"], {}).get("occupancy"),
-            "replication": timing.get(layer["name"], {}).get("replication"),
+            **{key: timing.get(layer["name"], {}).get(key) for key in ("replication", "lines_driven", "cells_on")},
         }
         writer.writerow([_csv_cell(column.value(row)) for column in columns])
     return text.getvalue()

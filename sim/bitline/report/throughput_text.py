@@ -10,6 +10,7 @@ from typing import Any
 
 from bitline.printable import clean, shorten
 from bitline.report.markdown import escape, escaped, markdown_table
+from bitline.report.price_text import efficiency_text, energy_text, normalised_text, off_tile, on_tiles, price_text
 from bitline.report.tables import Table, number, plain_table
 
 __all__ = [
@@ -23,7 +24,7 @@ _Row = Mapping[str, Any]
 _WIDTH = 120
 _LEVELS = {"ima": "IMA", "tile": "tile", "chip": "chip"}
 CAPTIONS = {
-    "breakdown": "Area and power by component.",
+    "breakdown": "Area and power of the tiles by component; what the chip has besides them stands at the left.",
     "occupancy": "Share of the time each layer's crossbars compute in the steady state, and what they wait for.",
     "normalised": "Area and power relative to the non-pruned design, by the resolution of the ADCs after the first "
     "layer (in the style of TinyADC's Fig. 4); the last bars are this design.",
@@ -179,8 +180,7 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
     """
     performance, normalised = design["performance"], design["normalised"]
     breakdown = design["breakdown"]
-    power, area = performance["power_w"], performance["area_mm2"]
-    network = report["network"]
+    network, mapped = report["network"], performance["crossbars"] + performance["dropped_crossbars"]
     shape = "x".join(map(str, network["input_shape"]))
     lines = [
         (
@@ -195,35 +195,25 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
             f"{number(performance['latency_us'])} us; {number(performance['gops'])} GOPS achieved",
         ),
         *_gates(performance),
-        (
-            "price",
-            f"{number(area)} mm2, {number(power)} W with everything active, "
-            f"{number(performance['average_power_w'])} W on average, "
-            f"{number(performance['energy_uj_per_image'])} uJ an image ({performance['energy_basis']})",
-        ),
+        ("price", price_text(design)),
+        ("energy", energy_text(design)),
         (
             "efficiency",
-            f"{number(performance['gops_per_w'])} GOPS/W and {number(performance['gops_per_s_mm2'])} GOPS/s/mm2 on "
-            f"this network; peak {number(design['peak']['gops_per_w'])} and "
-            f"{number(design['peak']['gops_per_s_mm2'])}",
+            f"{efficiency_text(design)}, on this network; peak {number(design['peak']['gops_per_s_mm2'])} and "
+            f"{number(design['peak']['gops_per_w'])} of a whole chip",
         ),
         (
             "chip",
-            f"{_count(performance['crossbars'], 'crossbar')} in {_count(performance['tiles'], 'tile')} on "
-            f"{_count(performance['chips'], 'chip')}; "
+            f"{_count(performance['crossbars'], 'crossbar')} of all copies in "
+            f"{_count(performance['tiles'], 'tile')} on {_count(performance['chips'], 'chip')}; "
             f"{_share(performance['crossbar_utilisation'])} of the tiles' crossbars used, "
             f"{_share(performance['cell_utilisation'])} of their cells; "
-            f"{number(performance['dropped_crossbars'])} all-zero crossbars left out",
+            f"{number(performance['dropped_crossbars'])} left out of {number(mapped)}: zero weights",
         ),
         ("ADCs", _adcs(design)),
-        (
-            "normalised",
-            f"power {_share(normalised['power'])} and area {_share(normalised['area'])} of the non-pruned design's "
-            f"({normalised['baseline']}); tiles alone {_share(normalised['power_tiles'])} and "
-            f"{_share(normalised['area_tiles'])}",
-        ),
-        ("power", _largest(breakdown["power_w"], power, "W")),
-        ("area", _largest(breakdown["area_mm2"], area, "mm2")),
+        ("normalised", normalised_text(normalised)),
+        ("power", _largest(breakdown["power_w"], breakdown, "W")),
+        ("area", _largest(breakdown["area_mm2"], breakdown, "mm2")),
     ]
     return lines + [("note", note) for note in design["notes"]]
 
@@ -252,10 +242,14 @@ def _adcs(design: _Row) -> str:
     return f"{span} bits{proof}, scaled by the {design['performance']['adc_law']} law"
 
 
-def _largest(parts: Mapping[str, float], total: float, unit: str, shown: int = 5) -> str:
-    order = sorted(parts, key=lambda name: -parts[name])
-    text = ", ".join(f"{name.replace('_', ' ')} {_share(parts[name] / total)}" for name in order[:shown])
-    return f"{number(total)} {unit}: {text}"
+def _largest(parts: Mapping[str, float], breakdown: _Row, unit: str, shown: int = 5) -> str:
+    """The largest parts of the tiles, and what the chip has besides."""
+    tiles, besides = on_tiles(parts, breakdown), off_tile(breakdown)
+    total = sum(tiles.values())
+    order = sorted(tiles, key=lambda name: -tiles[name])
+    text = ", ".join(f"{name.replace('_', ' ')} {_share(tiles[name] / total)}" for name in order[:shown])
+    apart = f"; besides them {besides} {number(sum(parts.values()) - total)} {unit}" if besides else ""
+    return f"tiles {number(total)} {unit}: {text}{apart}"
 
 
 def _layer_table(design: _Row) -> Table:
@@ -310,6 +304,11 @@ def _layer_table(design: _Row) -> Table:
 _SIDE_BY_SIDE = (
     ("images/s", "images_per_s"),
     ("latency (us)", "latency_us"),
+    ("energy an image, full activity (uJ), tiles alone", "tiles_alone.energy_uj_per_image"),
+    ("area (mm2), tiles alone", "tiles_alone.area_mm2"),
+    ("power (W), tiles alone", "tiles_alone.power_w"),
+    ("GOPS/W, tiles alone", "tiles_alone.gops_per_w"),
+    ("GOPS/s/mm2, tiles alone", "tiles_alone.gops_per_s_mm2"),
     ("energy an image (uJ)", "energy_uj_per_image"),
     ("area (mm2)", "area_mm2"),
     ("power (W)", "power_w"),
@@ -329,14 +328,18 @@ def _side_by_side(designs: Sequence[_Row]) -> Table:
     def cell(value: Any) -> str:
         return shorten(value) if isinstance(value, str) else number(value)
 
-    rows = [[label, *(cell(design["performance"][key]) for design in designs)] for label, key in _SIDE_BY_SIDE]
+    def figure(performance: _Row, key: str) -> Any:
+        section, _, name = key.rpartition(".")
+        return performance[name] if not section else (performance[section] or {}).get(name)
+
+    rows = [[label, *(cell(figure(design["performance"], key)) for design in designs)] for label, key in _SIDE_BY_SIDE]
     bits = [[b for layer in design["layers"] for b in layer["adc_bits"]["configured_per_slice"]] for design in designs]
     rows.append(["ADC bits", *(f"{min(b)} to {max(b)}" if min(b) != max(b) else str(max(b)) for b in bits)])
     for label, key in (
+        ("power, normalised, tiles alone", "power_tiles"),
+        ("area, normalised, tiles alone", "area_tiles"),
         ("power, normalised", "power"),
         ("area, normalised", "area"),
-        ("power, tiles alone", "power_tiles"),
-        ("area, tiles alone", "area_tiles"),
     ):
         rows.append([label, *(_share(design["normalised"][key]) for design in designs)])
     return Table(["", *_names(designs)], rows, [True, *[False] * len(designs)])
