@@ -82,6 +82,22 @@ def test_pickles_rewritten_by_python_3_are_read(tmp_path: Path):
         np.testing.assert_array_equal(dataset.test.pixels(0, 4).reshape(4, 3072), pixels)
 
 
+def test_keys_that_are_bytes_are_read(tmp_path: Path):
+    """What ``pickle.load(file, encoding="bytes")`` gives, pickled again, has keys of bytes."""
+    pixels, labels = images(4, 9)
+    batch = {b"data": pixels, b"labels": labels.tolist(), b"filenames": [b"a.png"], b"batch_label": b"testing batch"}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch))
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({b"label_names": [name.encode() for name in NAMES]}))
+    dataset = open_dataset(f"cifar10:{tmp_path}")
+    np.testing.assert_array_equal(dataset.test.pixels(0, 4).reshape(4, 3072), pixels)
+    assert dataset.test.labels.tolist() == labels.tolist()
+    assert dataset.class_names == tuple(NAMES)
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({**batch, "data": pixels}))
+    _one_line(tmp_path, "holds 'data' twice, as text and as bytes")
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({"data": pixels, "fine": 3}))
+    _one_line(tmp_path, r"found 'data' \(PickledArray\), 'fine' \(int\)")
+
+
 def test_cifar100_python_and_binary(tmp_path: Path):
     pixels, labels = images(6, 3, classes=100)
     labels[0] = 99
@@ -133,6 +149,24 @@ def test_packed_mosaics(tmp_path: Path):
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["test_00.webp", "test_01.webp"])
+def test_a_mosaic_of_another_format_starts_no_decoder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    """PostScript under a mosaic's name would start Ghostscript, and any other format is no lossless mosaic."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "check_call", start)
+    pixels, labels = images(12, 4)
+    _write_packed(tmp_path, pixels, labels)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n%%EndComments\nshowpage\n"
+    (tmp_path / name).write_bytes(postscript)
+    _one_line(tmp_path, rf"{name}: image cannot be read \(cannot identify image file")
+    Image.new("RGB", (96, 64)).save(tmp_path / name, format="PNG")
+    _one_line(tmp_path, rf"{name}: image cannot be read \(cannot identify image file")
 
 
 def _one_line(path: Path, match: str, spec: str = "cifar10") -> None:

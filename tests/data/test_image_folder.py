@@ -89,6 +89,68 @@ def test_a_name_that_repeats_is_its_first_class(tmp_path: Path):
     assert _open(tmp_path).test.labels.tolist() == [0, 1]
 
 
+def test_hidden_folders_are_left_out_at_every_level(tmp_path: Path):
+    """Notebooks keep copies in .ipynb_checkpoints, macOS previews in ._1.png."""
+    _png(tmp_path / "a" / "1.png", (1, 0, 0))
+    for hidden in ("a/.ipynb_checkpoints/1-checkpoint.png", "a/deep/.thumbs/2.png", ".git/3.png", "a/._1.png"):
+        _png(tmp_path / hidden, (9, 0, 0))
+    assert _firsts(_open(tmp_path).test) == [1]
+
+
+def test_links_are_followed_once(tmp_path: Path):
+    here = tmp_path / "set"
+    _png(tmp_path / "elsewhere" / "2.png", (2, 0, 0))
+    _png(here / "a" / "1.png", (1, 0, 0))
+    (here / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (here / "a" / "again").symlink_to(tmp_path / "elsewhere")
+    (here / "a" / "more" / "back").symlink_to(here / "a")
+    (here / "a" / "gone").symlink_to(tmp_path / "nowhere")
+    (here / "b").symlink_to(tmp_path / "other")
+    _png(tmp_path / "other" / "3.png", (3, 0, 0))
+    dataset = _open(here)
+    assert (_firsts(dataset.test), dataset.test.labels.tolist()) == ([1, 2, 3], [0, 0, 1])
+
+
+def test_a_folder_of_two_classes_is_refused(tmp_path: Path):
+    _png(tmp_path / "a" / "1.png")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match="/b: is the same folder as one of class 'a'"):
+        _open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        ("0 1 2", [0, 1, 2], False),
+        ("00 01 02", [0, 1, 2], False),
+        ("0 2 10 222", [0, 10, 2, 222], True),
+        ("1 2 3", [1, 2, 3], True),
+        (" ".join(map(str, range(11))), [0, 1, 10, *range(2, 10)], True),
+        ("1 2 b", [0, 1, 2], False),
+        ("n02 n1", [0, 1], False),
+    ],
+)
+def test_folders_named_by_numbers(tmp_path: Path, names: str, labels: list[int], said: bool):
+    """Labels of the images in sorted order of their folders, so that 10 comes before 2."""
+    for name in names.split():
+        _png(tmp_path / name / "1.png")
+    dataset = _open(tmp_path)
+    assert dataset.test.labels.tolist() == labels
+    assert dataset.classes == max(labels) + 1
+    assert bool(dataset.notes) == said
+    assert "number" in dataset.numbering or "sorted" in dataset.numbering
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [("1 999999999999", "of which some are 1000000 or more"), ("1 01", "have the same number as their name")],
+)
+def test_impossible_numbers_of_classes(tmp_path: Path, names: str, match: str):
+    for name in names.split():
+        _png(tmp_path / name / "1.png")
+    _refused(tmp_path, match)
+
+
 def test_images_without_labels(tmp_path: Path):
     _png(tmp_path / "b.png", (5, 0, 0))
     _png(tmp_path / "a.png", (4, 0, 0))
@@ -140,6 +202,32 @@ def test_sizes_not_given_are_the_usual(tmp_path: Path, resize, crop, want):
     assert dataset.test.images(0, 1).shape == (1, 3, want[1], want[1])
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_is_cropped_while_it_is_resized(tmp_path: Path, turned: bool, monkeypatch: pytest.MonkeyPatch):
+    """1 x 70,000 at a short side of 256 would be 18 million lines; the crop's 224 lie within pixel 35,000.
+
+    Line i of the crop reads the strip at (17,920,000 / 2 - 112 + i + 0.5) / 256, and bilinear weights are linear
+    between the centres of two pixels: the middle of 34,999 | 35,000 is white over black, half each.
+    """
+    made: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def watched(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+        made.append(size)
+        return resize(self, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    strip = np.zeros((70_000, 1), np.uint8)
+    strip[:35_000] = 200
+    (tmp_path / "a").mkdir()
+    Image.fromarray(strip.T if turned else strip).save(tmp_path / "a" / "1.png")
+    got = _open(tmp_path, resize=256, crop=224).test.pixels(0, 1)[0, 0]
+    assert made == [(224, 224)]
+    line = got[7] if turned else got[:, 7]
+    want = [200 * (1 - (i - 112 + 0.5 + 128) / 256) for i in range(224)]
+    assert np.abs(line - np.array(want)).max() <= 1
+
+
 def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="at most the resized short side 8, found 9"):
         _open(tmp_path, 8, 9)
@@ -170,6 +258,21 @@ def test_the_default_normalisation_is_imagenets(tmp_path: Path):
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, colour, suffix: str, want):
     _png(tmp_path / "a" / f"1.{suffix}", colour, mode=mode)
     assert tuple(_open(tmp_path).test.pixels(0, 1)[0, :, 3, 3]) == want
+
+
+def test_orientation_and_frames_are_as_torchvisions_loader_takes_them(tmp_path: Path):
+    """EXIF's "turned by 90 degrees" is not applied, and of an animation the first frame counts."""
+    (tmp_path / "a").mkdir()
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[0] = 200  # the first line
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a" / "1.png", exif=exif)
+    frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (40, 90)]
+    frames[0].save(tmp_path / "a" / "2.gif", save_all=True, append_images=frames[1:])
+    first, second = _open(tmp_path).test.pixels(0, 2)
+    np.testing.assert_array_equal(first, pixels.transpose(2, 0, 1))
+    assert second[:, 3, 3].tolist() == [40, 0, 0]
 
 
 def test_a_palette_with_transparency(tmp_path: Path):
@@ -221,6 +324,8 @@ def test_missing_and_empty(tmp_path: Path):
         ("file,label\n1.png,-1\n", "found -1"),
         ("file,label\n1.png,3\n", r"labels must be 0\.\.1, found 3"),
         ("file,label\n1.png,0\n7.png,0\n", "line 3: no such image '7.png'"),
+        ("file,label\n1.png,0\n1.png,1\n", "line 3: image '1.png' is there twice, with class 0 before"),
+        ("file,label\n1.png,0\n1.png,0\n", "line 3: image '1.png' is there twice, with the same class before"),
         ("file,label\n\0,0\n", "line 2: no such image"),
         ("file,label\n" + "x" * 5000 + ",0\n", "line 2: no such image"),
         ("file,label\n" + "x" * 200_000 + ",0\n", "not a CSV table"),
@@ -255,7 +360,9 @@ def test_broken_images_are_named(tmp_path: Path):
     _refused(tmp_path, "no images in this class folder")
     path.unlink()
     Image.new("F", (8, 8), 1.5).save(path.with_suffix(".tif"))
-    _refused(tmp_path, "floating-point pixels")
+    _refused(tmp_path, r"1\.tif: image cannot be read \(images of floating-point pixels")
+    Image.new("I", (8, 8), 70_000).save(path.with_suffix(".tif"))
+    _refused(tmp_path, "32-bit pixels")
 
 
 def test_an_image_that_vanishes_is_named(tmp_path: Path):

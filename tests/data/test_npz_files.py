@@ -54,6 +54,32 @@ def test_floats_are_taken_as_they_are(tmp_path: Path):
     assert dataset.input_high == values.astype(np.float32).max()
 
 
+@pytest.mark.parametrize(("values", "white"), [([0.0, 200.0], 255.0), ([0.0, 200.5], 1.0), ([0.0, 16.0], 1.0)])
+def test_bytes_stored_as_floats_have_a_byte_s_white(tmp_path: Path, values: list[float], white: float):
+    """200 of 255 is 0.784; features and numbers 0..1 or 0..16 are nobody's bytes and stay as they are."""
+    array = np.array(values, np.float32).reshape(2, 1, 1, 1)
+    dataset = open_dataset(_save(tmp_path, x=array, y=[0, 1]))
+    assert dataset.test.images(1, 2).item() == values[1]
+    assert dataset.with_normalisation("unit").test.images(1, 2).item() == pytest.approx(values[1] / white)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path):
+    spec = _save(tmp_path, x=PIXELS)
+    body = io.BytesIO()
+    np.save(body, PIXELS[:1])
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("x.npy", body.getvalue())
+    with pytest.raises(DataError, match="two arrays named 'x'"):
+        open_dataset(spec)
+
+
+def test_a_strip_is_not_resized_to_gigabytes(tmp_path: Path):
+    """1 x 70,000 at a short side of 256 would be 256 x 17,920,000 pixels, 18 GB of float32."""
+    spec = _save(tmp_path, x=np.zeros((1, 1, 1, 70_000), np.uint8))
+    with pytest.raises(DataError, match="images of 1x70000 would become 256x17920000"):
+        open_dataset(spec, resize=256, crop=224)
+
+
 def test_splits_and_missing_labels(tmp_path: Path):
     dataset = open_dataset(_save(tmp_path, x_test=PIXELS, x_train=PIXELS[:2], y_train=[0, 9]))
     assert dataset.test.labels is None
@@ -66,7 +92,7 @@ def test_splits_and_missing_labels(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arrays", "match"),
     [
-        ({"a": PIXELS}, r"no images; expected an array x, images or x_test, found a\.npy"),
+        ({"a": PIXELS}, r"no images; expected an array x or images \(labels: y .*, found a\.npy"),
         ({"x": PIXELS, "y": LABELS[:3]}, "4 images but 3 labels"),
         ({"x": PIXELS, "y": [0, 1, -1, 2]}, "labels must be 0 or more, below a million, found -1"),
         ({"x": PIXELS, "y": LABELS + 0.5}, "labels must be integers"),

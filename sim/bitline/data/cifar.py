@@ -25,6 +25,8 @@ __all__ = ["CIFAR10", "CIFAR100", "CifarKind", "read_cifar"]
 _SHAPE = (3, 32, 32)
 _BYTES = 3 * 32 * 32
 _TILE = 32
+# Named, so that a file's contents cannot choose a decoder that runs a program (Pillow's EPS starts Ghostscript).
+_MOSAIC_FORMATS = ("WEBP",)
 
 Part = tuple[ChunkedPixels, NDArray[np.int64]]
 Bytes = NDArray[np.uint8]
@@ -143,20 +145,40 @@ def _python_part(paths: Sequence[Path], kind: CifarKind) -> Part:
 
 
 def _python_batch(path: Path, kind: CifarKind) -> tuple[Bytes, NDArray[np.int64]]:
-    batch = load_batch(path)
+    batch = _by_text(load_batch(path), path)
     data, labels = batch.get("data"), batch.get(kind.label_key)
     if not isinstance(data, PickledArray) or not isinstance(labels, list):
-        raise DataError(f"{path}: expected an array 'data' and a list {kind.label_key!r}, as {kind.name} has them")
+        found = (
+            ", ".join(f"{key[:40]!r} ({type(value).__name__})" for key, value in list(batch.items())[:6]) or "nothing"
+        )
+        raise DataError(
+            f"{path}: expected an array 'data' and a list {kind.label_key!r}, as {kind.name} has them; found {found}"
+        )
     pixels = data.bytes_matrix(_BYTES, path).reshape(-1, *_SHAPE)
     if not all(type(label) is int for label in labels):
         raise DataError(f"{path}: {kind.label_key} must be a list of integers")
     return pixels, check_labels(labels, len(pixels), kind.classes, str(path))
 
 
+def _by_text(batch: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """A batch's entries by text: keys are bytes where it was read with ``encoding="bytes"`` and pickled again."""
+    entries: dict[str, Any] = {}
+    for key, value in batch.items():
+        name = key.decode("latin-1") if isinstance(key, bytes) else key
+        if not isinstance(name, str):
+            continue
+        if name in entries:
+            raise DataError(f"{path}: holds {name[:40]!r} twice, as text and as bytes")
+        entries[name] = value
+    return entries
+
+
 def _python_names(place: Path, kind: CifarKind) -> tuple[str, ...]:
     if not (place / kind.meta).is_file():
         return _default_names(kind)
-    names: Any = load_batch(place / kind.meta).get(kind.meta_key)
+    names: Any = _by_text(load_batch(place / kind.meta), place / kind.meta).get(kind.meta_key)
+    if isinstance(names, list):
+        names = [name.decode("latin-1") if isinstance(name, bytes) else name for name in names]
     if not isinstance(names, list) or len(names) != kind.classes or not all(isinstance(n, str) for n in names):
         raise DataError(f"{place / kind.meta}: expected {kind.classes} names in {kind.meta_key!r}")
     return tuple(names)
@@ -207,7 +229,7 @@ def _packed_part(place: Path, split: str) -> Part:
     paths = sorted(place.glob(f"{split}_*.webp"))
     counts = []
     for path in paths:
-        with decode_errors(path), Image.open(path) as mosaic:
+        with decode_errors(path), Image.open(path, formats=_MOSAIC_FORMATS) as mosaic:
             width, height = mosaic.size
             mode = mosaic.mode
         if width % _TILE or height % _TILE or mode != "RGB":
@@ -223,7 +245,7 @@ def _packed_part(place: Path, split: str) -> Part:
 
 
 def _mosaic(path: Path) -> Bytes:
-    with decode_errors(path), Image.open(path) as mosaic:
+    with decode_errors(path), Image.open(path, formats=_MOSAIC_FORMATS) as mosaic:
         pixels = np.asarray(mosaic)
     down, across = pixels.shape[0] // _TILE, pixels.shape[1] // _TILE
     tiles = pixels.reshape(down, _TILE, across, _TILE, 3).transpose(0, 2, 4, 1, 3)

@@ -86,6 +86,10 @@ class ChunkedPixels:
         return self._chunks[number]
 
 
+_MAX_RESIZED = 1 << 24
+"""Most pixels of one resized image (192 MiB of three float32 channels)."""
+
+
 class ResizedPixels:
     """Another source's images with the short side resized (bilinear, antialiased when shrinking), then cropped."""
 
@@ -94,6 +98,11 @@ class ResizedPixels:
         if resize is not None:
             short = min(height, width)
             height, width = resize * height // short, resize * width // short
+            if height * width > _MAX_RESIZED:
+                raise DataError(
+                    f"resize: images of {source.shape[1]}x{source.shape[2]} would become {height}x{width}; "
+                    f"expected at most {_MAX_RESIZED} pixels"
+                )
         self._size = (height, width)
         self._source = source
         if crop is not None:
@@ -227,6 +236,12 @@ class Dataset:
     """What is measured."""
     train: Split | None
     """What calibration and training use, where there is one."""
+    numbering: str = ""
+    """Who says which class has which number, where the kind of data leaves that open."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know about the data, a sentence each."""
+    training_wanted: str = ""
+    """The files or arrays that make a training split of this kind of data; empty where it cannot have one."""
 
     @property
     def input_low(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +19,16 @@ from bitline.data import files
 from bitline.data.dataset import check_labels
 from bitline.errors import DataError
 
-__all__ = ["FilePixels", "Geometry", "ImagePart", "decode_errors", "read_image_folder"]
+__all__ = ["FilePixels", "Geometry", "ImageFolder", "ImagePart", "decode_errors", "read_image_folder"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 # Named, so that a file's contents cannot choose a decoder that runs a program (Pillow's EPS starts Ghostscript).
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
 _TEST_FOLDERS = ("val", "test", "validation")
 _MAX_TABLE_BYTES = 1 << 28
+_MAX_CLASSES = 1_000_000
+_WHOLE_PIXELS = 1 << 24
+"""A resized image of more pixels than this (64 MiB in Pillow) is cropped while it is resized, not after it."""
 
 _FILE_COLUMNS = ("file", "filename", "image", "path")
 _LABEL_COLUMNS = ("class_index", "label", "class", "target")
@@ -97,13 +101,17 @@ class FilePixels:
         resize, crop = self.geometry.resize, self.geometry.crop
         with decode_errors(path), Image.open(path, formats=_FORMATS) as opened:
             image = _rgb(opened)
-            width, height = image.size
-            short = min(width, height)
-            if short != resize:
-                width, height = resize * width // short, resize * height // short
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            # Rounded to even, as torchvision's CenterCrop does.
+            columns, rows = image.size
+            short = min(columns, rows)
+            width, height = resize * columns // short, resize * rows // short
             left, top = (width - crop) // 2, (height - crop) // 2  # half a pixel is rounded down
+            if width * height > _WHOLE_PIXELS:
+                # A strip of 1 x 16,000 pixels would be 256 x 4,096,000: only what the crop keeps is made.
+                across, down = columns / width, rows / height
+                box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+                return np.asarray(image.resize((crop, crop), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
+            if short != resize:
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(image.crop((left, top, left + crop, top + crop))).transpose(2, 0, 1)
 
 
@@ -112,9 +120,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if image.mode == "F":
-            raise DataError("images of floating-point pixels are not supported")
+            raise ValueError("images of floating-point pixels are not supported")
+        if image.mode == "I" and image.format == "TIFF":
+            raise ValueError("images of 32-bit pixels are not supported: what white is, is not said")
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -125,30 +135,42 @@ class ImagePart:
     labels: NDArray[np.int64] | None
 
 
-def read_image_folder(path: Path, geometry: Geometry) -> tuple[ImagePart, ImagePart | None, tuple[str, ...]]:
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """What a folder of images holds."""
+
+    test: ImagePart
+    train: ImagePart | None = None
+    class_names: tuple[str, ...] = ()
+    numbering: str = ""
+    """Who says which class has which number; empty without labels."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know about the numbering."""
+
+
+def read_image_folder(path: Path, geometry: Geometry) -> ImageFolder:
     """The splits of a folder of images.
 
     Understood: ``labels.csv`` (columns file and class_index; files lie beside it or in ``images/``; with
     ``classes.csv``, columns class_index and name, for the names); ``val/`` or ``test/``, and ``train/`` where it is
     there, each with one folder a class; folders of classes directly; images without labels.
 
-    Class folders are numbered in sorted order, or by ``classes.csv`` where its wnid or name columns hold their names.
-
-    Returns
-    -------
-    test, train, class_names
+    Class folders are numbered by ``classes.csv`` where its wnid or name columns hold their names; by their names where
+    all of them are numbers; else in sorted order. Hidden folders and files are left out at every level; links to
+    folders are followed, each folder once. An image's EXIF orientation is not applied and of several frames the first
+    is taken, as torchvision's loader does.
 
     Raises
     ------
     DataError
-        Nothing of that in the folder, missing files, labels out of range, folders of train and test that differ.
+        Nothing of that in the folder, missing files, labels out of range, folders of train and test that differ, one
+        folder or file under two classes.
     """
     expected = "labels.csv with images/, folders of classes, or val/ (and train/) with folders of classes"
     files.folder(path, expected)
     table = _classes_table(path / "classes.csv") if (path / "classes.csv").is_file() else None
     if (path / "labels.csv").is_file():
-        part, names = _labelled_by_table(path, geometry, table)
-        return part, None, names
+        return _labelled_by_table(path, geometry, table)
     for name in _TEST_FOLDERS:
         if (path / name).is_dir():
             test_paths, test_classes = _class_folders(path / name)
@@ -157,20 +179,27 @@ def read_image_folder(path: Path, geometry: Geometry) -> tuple[ImagePart, ImageP
             if set(test_classes) - set(train_classes):
                 odd = ", ".join(sorted(set(test_classes) - set(train_classes))[:3])
                 raise DataError(f"{path / name}: has class folders that {train} has not: {odd}")
-            names, index = _class_numbers(train_classes, table, path)
-            return (
-                _part(test_paths, index, len(names), path / name, geometry),
-                _part(train_paths, index, len(names), train, geometry) if train_paths else None,
-                names,
+            numbers = _class_numbers(train_classes, table, path)
+            return ImageFolder(
+                test=_part(test_paths, numbers, path / name, geometry),
+                train=_part(train_paths, numbers, train, geometry) if train_paths else None,
+                class_names=numbers.names,
+                numbering=numbers.numbering,
+                notes=numbers.notes,
             )
     if (path / "train").is_dir():
         raise DataError(f"{path}: has train/ but none of {', '.join(n + '/' for n in _TEST_FOLDERS)} to measure on")
     if any(_is_image(entry) for entry in path.iterdir()):
         plain = sorted(entry for entry in path.iterdir() if _is_image(entry))
-        return ImagePart(FilePixels(plain, geometry), None), None, ()
+        return ImageFolder(test=ImagePart(FilePixels(plain, geometry), None))
     paths, classes = _class_folders(path)
-    names, index = _class_numbers(classes, table, path)
-    return _part(paths, index, len(names), path, geometry), None, names
+    numbers = _class_numbers(classes, table, path)
+    return ImageFolder(
+        test=_part(paths, numbers, path, geometry),
+        class_names=numbers.names,
+        numbering=numbers.numbering,
+        notes=numbers.notes,
+    )
 
 
 def _is_image(path: Path) -> bool:
@@ -181,8 +210,9 @@ def _class_folders(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """Every image under a folder of class folders, with its folder's name; and the sorted names."""
     names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     paths: list[tuple[Path, str]] = []
+    seen: dict[tuple[int, int], str] = {}
     for name in names:
-        found = sorted(entry for entry in (path / name).rglob("*") if _is_image(entry))
+        found = sorted(_images_below(path / name, name, seen))
         if not found:
             raise DataError(f"{path / name}: no images in this class folder; expected {', '.join(SUFFIXES)}")
         paths += [(entry, name) for entry in found]
@@ -191,50 +221,97 @@ def _class_folders(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     return paths, names
 
 
-def _part(
-    paths: list[tuple[Path, str]], index: dict[str, int], classes: int, where: Path, geometry: Geometry
-) -> ImagePart:
-    labels = check_labels([index[name] for _, name in paths], len(paths), classes, str(where))
+def _images_below(top: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[Path]:
+    """Images under a class folder, links followed; ``seen`` has the class of every folder entered so far.
+
+    Each folder is entered once, so that links that lead back end. One that two classes lead to is refused: its images
+    would have two labels.
+    """
+    _first_visit(top, name, seen)
+    for where, folders, entries in os.walk(top, followlinks=True):
+        below = (folder for folder in sorted(folders) if not folder.startswith("."))
+        folders[:] = [folder for folder in below if _first_visit(Path(where, folder), name, seen)]
+        yield from (path for path in (Path(where, entry) for entry in entries) if _is_image(path))
+
+
+def _first_visit(folder: Path, name: str, seen: dict[tuple[int, int], str]) -> bool:
+    """Whether a folder was not entered before, and enter it for class ``name``."""
+    try:
+        status = folder.stat()
+    except OSError:  # a link that leads nowhere
+        return False
+    key = status.st_dev, status.st_ino
+    if key not in seen:
+        seen[key] = name
+        return True
+    if seen[key] != name:
+        raise DataError(f"{folder}: is the same folder as one of class {seen[key]!r}: its images have two classes")
+    return False
+
+
+def _part(paths: list[tuple[Path, str]], numbers: _Numbers, where: Path, geometry: Geometry) -> ImagePart:
+    labels = check_labels([numbers.index[name] for _, name in paths], len(paths), len(numbers.names), str(where))
     return ImagePart(FilePixels([path for path, _ in paths], geometry), labels)
 
 
 @dataclass(frozen=True)
-class _ClassTable:
+class _Numbers:
+    """Names of all classes by number, and the numbers of class folders by name (and wnid)."""
+
     names: tuple[str, ...]
     index: dict[str, int]
-    """Class by wnid and by name."""
+    numbering: str = "by classes.csv"
+    notes: tuple[str, ...] = ()
 
 
-def _class_numbers(
-    folders: list[str], table: _ClassTable | None, where: Path
-) -> tuple[tuple[str, ...], dict[str, int]]:
-    if table is None:
-        return tuple(folders), {name: number for number, name in enumerate(folders)}
-    unknown = [name for name in folders if name not in table.index]
-    if unknown:
-        raise DataError(f"{where}: class folder {unknown[0]!r} is not in classes.csv")
-    return table.names, table.index
+def _class_numbers(folders: list[str], table: _Numbers | None, where: Path) -> _Numbers:
+    if table is not None:
+        unknown = [name for name in folders if name not in table.index]
+        if unknown:
+            raise DataError(f"{where}: class folder {unknown[0]!r} is not in classes.csv")
+        return table
+    if not all(name.isascii() and name.isdigit() for name in folders):
+        sorted_order = {name: number for number, name in enumerate(folders)}
+        return _Numbers(tuple(folders), sorted_order, "class folders in sorted order")
+    index = {name: int(name) for name in folders if len(name) <= len(str(_MAX_CLASSES))}
+    if len(index) < len(folders) or max(index.values()) >= _MAX_CLASSES:
+        raise DataError(f"{where}: class folders are named by numbers, of which some are {_MAX_CLASSES} or more")
+    if len(set(index.values())) < len(index):
+        raise DataError(f"{where}: two class folders have the same number as their name")
+    notes: tuple[str, ...] = ()
+    if list(index.values()) != list(range(len(folders))):
+        notes = (
+            f"class folders are named by numbers ({', '.join(folders[:3])}, ...) and these are taken as class numbers; "
+            "torchvision's ImageFolder would number them 0, 1, 2, ... in this order. classes.csv can say otherwise",
+        )
+    names = {number: name for name, number in index.items()}
+    known = tuple(names.get(number, str(number)) for number in range(max(names) + 1))
+    return _Numbers(known, index, "class folders' names are class numbers", notes)
 
 
-def _labelled_by_table(path: Path, geometry: Geometry, table: _ClassTable | None) -> tuple[ImagePart, tuple[str, ...]]:
+def _labelled_by_table(path: Path, geometry: Geometry, table: _Numbers | None) -> ImageFolder:
     where = path / "labels.csv"
     rows = _rows(where)
     file_column = _column(where, rows[0], _FILE_COLUMNS)
     label_column = _column(where, rows[0], _LABEL_COLUMNS)
-    paths, labels = [], []
+    labels: dict[Path, int] = {}
     base = path / "images" if (path / "images").is_dir() else path
     for line, row in enumerate(rows[1:], 2):
         name, text = row[file_column], row[label_column]
         image = next((p for p in (base / name, path / name) if name and _safe_is_file(p)), None)
         if image is None:
             raise DataError(f"{where}: line {line}: no such image {name!r} in {base}")
-        paths.append(image)
-        labels.append(_integer(text, where, line))
-    if not paths:
+        label = _integer(text, where, line)
+        if image in labels:
+            before = "the same class" if labels[image] == label else f"class {labels[image]}"
+            raise DataError(f"{where}: line {line}: image {name!r} is there twice, with {before} before")
+        labels[image] = label
+    if not labels:
         raise DataError(f"{where}: lists no images")
-    checked = check_labels(labels, len(paths), None if table is None else len(table.names), str(where))
+    checked = check_labels(list(labels.values()), len(labels), None if table is None else len(table.names), str(where))
     names = table.names if table else tuple(str(n) for n in range(int(checked.max()) + 1))
-    return ImagePart(FilePixels(paths, geometry), checked), names
+    part = ImagePart(FilePixels(list(labels), geometry), checked)
+    return ImageFolder(test=part, class_names=names, numbering="by labels.csv")
 
 
 def _safe_is_file(path: Path) -> bool:
@@ -244,7 +321,7 @@ def _safe_is_file(path: Path) -> bool:
         return False
 
 
-def _classes_table(where: Path) -> _ClassTable:
+def _classes_table(where: Path) -> _Numbers:
     rows = _rows(where)
     number_column = _column(where, rows[0], _LABEL_COLUMNS)
     name_column = _column(where, rows[0], ("name", "class_name", "wnid"))
@@ -261,7 +338,7 @@ def _classes_table(where: Path) -> _ClassTable:
             index.setdefault(row[column], number)
     if sorted(names) != list(range(len(names))) or not names:
         raise DataError(f"{where}: classes must be numbered 0..{len(names) - 1 if names else 0} without gaps")
-    return _ClassTable(tuple(names[n] for n in range(len(names))), index)
+    return _Numbers(tuple(names[n] for n in range(len(names))), index)
 
 
 def _rows(where: Path) -> list[list[str]]:

@@ -51,6 +51,8 @@ def load_npz(path: Path, names: Collection[str] | None = None, limit: int = MAX_
                 name = member.filename.removesuffix(".npy")
                 if names is not None and name not in names:
                     continue
+                if name in arrays:
+                    raise ValueError(f"two arrays named {name[:40]!r}")
                 with archive.open(member) as stream:
                     arrays[name] = _read_array(stream, member.file_size, limit)
                 limit -= arrays[name].nbytes
@@ -113,7 +115,8 @@ def read_npz(path: Path) -> tuple[Part, Part | None, float, tuple[float, float],
 
     Images are ``x`` or ``images`` (the test split), or ``x_test`` and ``x_train``; labels ``y`` or ``labels``, or
     ``y_test`` and ``y_train``. Images are (N, C, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, H, W). Whole
-    numbers must be pixels 0..255; floats are taken as they are.
+    numbers must be pixels 0..255; floats are taken as they are. White is 255 for whole numbers, also where they are
+    stored as floats (128 or more is there), and 1 for other floats.
 
     Returns
     -------
@@ -131,7 +134,10 @@ def read_npz(path: Path) -> tuple[Part, Part | None, float, tuple[float, float],
     if image_key is None:
         with zipfile.ZipFile(path) as archive:
             found = ", ".join(archive.namelist()[:8]) or "nothing"
-        raise DataError(f"{path}: no images; expected an array x, images or x_test, found {found}")
+        raise DataError(
+            f"{path}: no images; expected an array x or images (labels: y or labels), or x_test and y_test "
+            f"(and x_train and y_train), found {found}"
+        )
     label_keys = ("y_test",) if image_key == "x_test" else _LABELS
     label_key = next((k for k in label_keys if k in arrays), None)
     test_images = _images(arrays[image_key], f"{path}: {image_key}")
@@ -155,6 +161,9 @@ def read_npz(path: Path) -> tuple[Part, Part | None, float, tuple[float, float],
         full_scale = 1.0
         both = [test_images] if train_images is None else [test_images, train_images]
         raw_range = (min(float(a.min()) for a in both), max(float(a.max()) for a in both))
+        # Bytes stored as floats: whole numbers up to 255, beyond any 0..1 or 0..16. White of theirs is 255, not 1.
+        if raw_range[0] >= 0 and 127 < raw_range[1] <= 255 and all(bool((a == np.rint(a)).all()) for a in both):
+            full_scale = 255.0
     return (ArrayPixels(test_images), test_labels), train, full_scale, raw_range, classes
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitline.data.cifar import CIFAR10, CIFAR100, CifarKind, read_cifar
-from bitline.data.dataset import Dataset, PixelSource, ResizedPixels, Split
+from bitline.data.dataset import ArrayPixels, Dataset, PixelSource, ResizedPixels, Split
 from bitline.data.digits import DEFAULT_SIZE, FULL_SCALE, read_digits
 from bitline.data.idx import FASHION_NAMES, MNIST_NAMES, read_idx
 from bitline.data.images import Geometry, read_image_folder
@@ -39,6 +39,9 @@ class _Found:
     raw_range: tuple[float, float] = (0.0, 255.0)
     resized: bool = False
     """The reader already resized and cropped."""
+    numbering: str = ""
+    """Who says which class has which number, where that is not fixed by the kind."""
+    notes: tuple[str, ...] = ()
 
 
 def _digits(argument: str, resize: int | None, crop: int | None) -> _Found:
@@ -70,27 +73,32 @@ def _cifar(kind: CifarKind) -> Callable[[str, int | None, int | None], _Found]:
 
 def _image_folder(argument: str, resize: int | None, crop: int | None) -> _Found:
     geometry = Geometry.choose(resize, crop)
-    test, train, names = read_image_folder(_path(argument, "imagefolder"), geometry)
+    found = read_image_folder(_path(argument, "imagefolder"), geometry)
     return _Found(
         name=f"imagefolder (short side {geometry.resize}, centre crop {geometry.crop})",
-        test=(test.source, test.labels),
-        train=None if train is None else (train.source, train.labels),
-        class_names=names,
+        test=(found.test.source, found.test.labels),
+        train=None if found.train is None else (found.train.source, found.train.labels),
+        class_names=found.class_names,
         normalisation="imagenet",
         resized=True,
+        numbering=found.numbering,
+        notes=found.notes,
     )
 
 
 def _npz(argument: str, resize: int | None, crop: int | None) -> _Found:
     test, train, full_scale, raw_range, classes = read_npz(_path(argument, "npz"))
+    bytes_stored = isinstance(test[0], ArrayPixels) and test[0].array.dtype == np.uint8
+    normalisation = "unit" if bytes_stored else "none"
     return _Found(
         name="npz",
         test=test,
         train=train,
         class_names=tuple(str(n) for n in range(classes)),
-        normalisation="unit" if full_scale == 255.0 else "none",
+        normalisation=normalisation,
         full_scale=full_scale,
         raw_range=raw_range,
+        numbering="by the file's labels" if classes else "",
     )
 
 
@@ -130,6 +138,16 @@ _READERS: dict[str, tuple[str, Callable[[str, int | None, int | None], _Found]]]
     "fashion-mnist": ("fashion-mnist:FOLDER", _idx("fashion-mnist", FASHION_NAMES, ("raw", "FashionMNIST/raw"))),
     "kws": ("kws:FOLDER", _keywords),
 }
+
+_TRAINING = {
+    "cifar10": "data_batch_1 .. data_batch_5, data_batch_1.bin .. data_batch_5.bin, or packed train_00.webp",
+    "cifar100": "train or train.bin",
+    "imagefolder": "folders train/ and val/, each with one folder a class",
+    "npz": "arrays x_train and y_train beside x_test and y_test",
+    "mnist": "train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz)",
+    "fashion-mnist": "train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz)",
+}
+"""What makes a training split of each kind that can have one."""
 
 KINDS: tuple[str, ...] = tuple(form for form, _ in _READERS.values())
 """Forms of a specification, for help texts and messages."""
@@ -194,6 +212,9 @@ def open_dataset(
         normalisation=default,
         raw_range=found.raw_range,
         full_scale=found.full_scale,
+        numbering=found.numbering,
+        notes=found.notes,
+        training_wanted=_TRAINING.get(kind, ""),
         test=Split(*test, default, found.full_scale),
         train=None if train is None else Split(*train, default, found.full_scale),
     )
