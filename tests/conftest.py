@@ -27,6 +27,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of progress depend on how busy the machine is: commands within the tests' process say none."""
+    from bitline.report import progress
+
+    monkeypatch.setattr(progress, "progress_on", lambda stream=None: progress.NullProgress())
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """One torch thread: tiny layers on several mostly wait for each other, for seconds where the machine is busy."""

@@ -214,6 +214,121 @@ def test_simulate_and_certify_take_the_file(dense: Path, tmp_path: Path, capsys:
     assert fit == report["accuracy"]["after"]
 
 
+# --- projection only -------------------------------------------------------------------------------------------------
+
+
+def _projected(matrix: np.ndarray, kept: int, rows: int = 128) -> np.ndarray:
+    """CP's projection by NumPy's own sorting: the largest ``kept`` of every column of every row tile stay."""
+    result = matrix.copy()
+    for start in range(0, len(matrix), rows):
+        tile = result[start : start + rows]
+        for column in tile.T:
+            column[np.argsort(-np.abs(column), kind="stable")[kept:]] = 0
+    return result
+
+
+def test_no_epochs_project_without_data_and_are_certified(
+    dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_data(*_: Any, **__: Any) -> Any:
+        raise AssertionError("data was opened")
+
+    monkeypatch.setattr("bitline.preparation.open_dataset", no_data)
+    out = tmp_path / "projected.safetensors"
+    assert main(["prune", str(dense), "--rate", "16", "--epochs", "0", "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    before, after = _matrices(dense), _matrices(out)
+    assert np.array_equal(after["fc1"], before["fc1"])  # exempt
+    for name in ("fc2", "fc3"):
+        assert np.array_equal(after[name], _projected(before[name], 8))
+    assert report["accuracy"] is None
+    assert report["epochs"] == []
+    assert report["certificate"]["after"]["pruned"]["equation"] == 5
+    assert "nothing was trained" in report["notes"][0]
+    metadata = load_checkpoint(out).metadata
+    assert "float_top1" not in metadata
+    assert "dataset" not in metadata
+    assert metadata["normalisation"] == load_checkpoint(dense).metadata["normalisation"]
+    assert main(["certify", str(out), "--require-lossless"]) == 0
+    capsys.readouterr()
+    assert main(["prune", str(dense), "--rate", "16", "--epochs", "0", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "by projection alone" in text
+    assert "not measured" in text
+    assert "Projected only" in text
+    # the file's recipe makes it again
+    again = tmp_path / "again.safetensors"
+    prune(out=again, recipe=json.loads(metadata["recipe"]))
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adc_bits": 4},
+        {"adc_bits": 4, "method": "value_bit"},
+        {"rate": 4, "method": "bcr"},
+        {"rate": 8, "method": "combined"},
+        {"rate": 4, "solver": "oneshot"},
+    ],
+)
+def test_no_epochs_with_every_kind_of_target(dense: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    out = tmp_path / "out.safetensors"
+    report = prune(dense, out=out, epochs=0, **options)
+    assert report["violation"] == 0
+    if "adc_bits" in options:
+        assert report["certificate"]["after"]["pruned"]["weight_aware"] <= 4
+
+
+def test_no_epochs_with_data_measure(dense: Path, tmp_path: Path) -> None:
+    report = prune(dense, out=tmp_path / "out.safetensors", rate=64, epochs=0, data="digits:8")
+    fit = bitline.simulate(tmp_path / "out.safetensors", data="digits:8", engine="certified")["accuracy"]["float_top1"]
+    assert report["accuracy"]["after"] == fit < report["accuracy"]["before"]
+
+
+def test_fewer_training_images_and_a_fine_tune_that_falls_apart(dense: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Stages:
+        def start(self, total: int, what: str) -> None:
+            if what.endswith("steps"):
+                seen.append(total)
+
+        def advance(self, n: int = 1) -> None: ...
+        def finish(self) -> None: ...
+
+    options = {"rate": 2, "solver": "oneshot", "epochs": 3, "batch_size": 20, "stages": Stages()}
+    kept = _prune(dense, tmp_path / "kept.safetensors", training_images=100, **options)
+    assert seen == [3 * 100 // 20]
+    assert kept["notes"] == []
+    assert "training_images" in kept["recipe"]
+    lost = _prune(dense, tmp_path / "lost.safetensors", training_images=100, **options | {"learning_rate": 3.0})
+    assert lost["notes"][0].startswith("WARNING: the accuracy fell from 9")
+
+
+def test_what_is_cheap_is_refused_before_anything_is_read(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("was loaded, or ran")
+
+    options: dict[str, Any] = {"out": tmp_path / "out.safetensors", "data": "digits:8"}
+    with monkeypatch.context() as patched:
+        patched.setattr(pruner, "load_network", forbidden)
+        for epochs, solver_epochs in ((1, None), (4, 4)):
+            with pytest.raises(ConfigError, match="admm needs at least one before and one after"):
+                prune(dense, rate=2, epochs=epochs, solver_epochs=solver_epochs, **options)
+    with monkeypatch.context() as patched:
+        patched.setattr("bitline.preparation.open_dataset", forbidden)
+        with pytest.raises(ConfigError, match="'fc9' is no layer to prune"):
+            prune(dense, rate=2, layer_rates={"fc9": 2}, **options)
+    np.savez(tmp_path / "test_only.npz", images=np.zeros((4, 1, 8, 8), np.uint8), labels=np.arange(4))
+    with monkeypatch.context() as patched:
+        patched.setattr("bitline.preparation.fit", forbidden)
+        with pytest.raises(DataError, match="it has no labelled training images"):
+            prune(dense, rate=2, **options | {"data": f"npz:{tmp_path / 'test_only.npz'}"})
+
+
 # --- resume ----------------------------------------------------------------------------------------------------------
 
 KILLS = 10 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 3
@@ -344,8 +459,8 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_state(
     training_images = pruner._training_images
     seen_images: list[torch.Tensor] = []
 
-    def kept(prepared: Any) -> Any:
-        images, labels, normalise = training_images(prepared)
+    def kept(*given: Any) -> Any:
+        images, labels, normalise = training_images(*given)
         seen_images.append(images)
         return images, labels, normalise
 
@@ -391,7 +506,10 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_state(
         ({"rate": 2, "exempt": ["fc9"]}, "exempt: 'fc9' is no convolution or linear layer"),
         ({"rate": 2, "exempt": ["fc2", "fc3"]}, "no layer is left to prune"),
         ({"rate": 2, "epochs": 1}, "epochs: admm needs at least one before and one after"),
-        ({"rate": 2, "epochs": 0}, r"training\.epochs: "),
+        ({"rate": 2, "epochs": -1}, r"training\.epochs: "),
+        ({"rate": 2, "epochs": 4, "solver_epochs": 4}, "epochs: admm needs at least one before and one after"),
+        ({"rate": 2, "training_images": 10**6}, "training_images: 1000000 asked for, .* has [0-9]+ training images"),
+        ({"rate": 2, "epochs": 0, "data": None, "normalisation": "unit"}, "normalisation has no effect without data"),
         ({"rate": 2, "hw": "nonsense"}, "nonsense"),
         ({"rate": 2, "speed": 1}, "unknown option 'speed'"),
     ],

@@ -6,11 +6,12 @@ Heavy imports (torch, numba, matplotlib) happen inside the commands, so that ``b
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -250,8 +251,11 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver-epochs", type=_whole, metavar="N", help="epochs before the hard projection (half)")
     parser.add_argument("--rho", type=float, help="ADMM's first penalty (0.01)")
     parser.add_argument("--data", metavar="KIND:PATH", help="data set (digits, cifar10:PATH, imagefolder:PATH, ...)")
+    parser.add_argument("--training-images", type=_whole, metavar="N", help="train on so many, evenly spaced (all)")
     parser.add_argument("--normalisation", metavar="PRESET_OR_NUMBERS", help="what fits the checkpoint by default")
-    parser.add_argument("--epochs", type=_whole, metavar="N", help="all epochs, over all phases (20)")
+    parser.add_argument(
+        "--epochs", type=_whole, metavar="N", help="all epochs, over all phases (20); 0: project only, no data needed"
+    )
     parser.add_argument("--batch-size", type=_whole, metavar="N", help="images a step (64)")
     parser.add_argument("--learning-rate", type=float, metavar="X", help="at the first step of a phase (0.02)")
     parser.add_argument("--shift", type=_whole, metavar="PIXELS", help="move training images by up to so much (0)")
@@ -284,25 +288,26 @@ def _simulate(args: argparse.Namespace) -> None:
 
     if args.threads is not None:
         _set_threads(args.threads)
-    report = simulate(
-        args.checkpoint,
-        args.hw,
-        args.data,
-        adc_bits=args.adc_bits,
-        arch=args.arch,
-        images=args.images,
-        engine=args.engine,
-        normalisation=args.normalisation,
-        resize=args.resize,
-        crop=args.crop,
-        calibrator=args.calibrator,
-        calibration_images=args.calibration_images,
-        trace_folder=args.record_trace,
-        trace_vectors=args.trace_vectors,
-        out=args.out,
-        command=shlex.join(["bitline", *args.argv]),
-        progress=_progress(),
-    )
+    with _progress() as progress:
+        report = simulate(
+            args.checkpoint,
+            args.hw,
+            args.data,
+            adc_bits=args.adc_bits,
+            arch=args.arch,
+            images=args.images,
+            engine=args.engine,
+            normalisation=args.normalisation,
+            resize=args.resize,
+            crop=args.crop,
+            calibrator=args.calibrator,
+            calibration_images=args.calibration_images,
+            trace_folder=args.record_trace,
+            trace_vectors=args.trace_vectors,
+            out=args.out,
+            command=shlex.join(["bitline", *args.argv]),
+            progress=progress,
+        )
     emit(dump_json(report) if args.json else text_report(report) + _written(args.out, report))
     verify(report)
 
@@ -315,7 +320,8 @@ def _certify(args: argparse.Namespace) -> None:
 
     _refuse_unused(args)
     if args.check is not None:
-        layers, lossless, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
+        with _progress("checking the certificate"):
+            layers, lossless, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
         if args.json:
             found = {"holds": not complaints, "lossless": lossless, "layers": layers, "complaints": complaints}
             emit(dump_json(found))
@@ -331,13 +337,15 @@ def _certify(args: argparse.Namespace) -> None:
             raise VerificationError(f"certificate {args.check}: holds, and says that not every layer is lossless")
         return
     if args.cp_rates is not None:
-        rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
+        with _progress("projecting and certifying at every rate"):
+            rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
         emit(dump_json(rows) if args.json else cp_table_text(rows))
         return
     folder = None if args.out is None else OutputFolder(args.out)
     if folder is not None:
         folder.check()
-    certificate, sha256 = certify_checkpoint(args.checkpoint, args.hw, adc_bits=args.adc_bits, arch=args.arch)
+    with _progress("loading the network and proving its columns"):
+        certificate, sha256 = certify_checkpoint(args.checkpoint, args.hw, adc_bits=args.adc_bits, arch=args.arch)
     document = certificate.to_json(sha256)
     if folder is not None:
         with folder:
@@ -360,21 +368,33 @@ def _prune(args: argparse.Namespace) -> None:
         _set_threads(args.threads)
     same = (
         *("method", "rate", "adc_bits", "shape_rate", "filter_rate", "exempt", "solver", "solver_epochs", "rho"),
-        *("data", "normalisation", "epochs", "batch_size", "learning_rate", "shift", "flip", "precision"),
+        *(
+            "data",
+            "training_images",
+            "normalisation",
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "shift",
+            "flip",
+            "precision",
+        ),
         *("seed", "hw", "arch"),
     )
-    report = prune(
-        args.checkpoint,
-        out=args.out,
-        recipe=args.recipe,
-        resume=args.resume,
-        progress=lambda seen: complain(epoch_line(vars(seen))),
-        note=complain,
-        kind_rates=None if args.kind_rate is None else dict(args.kind_rate),
-        layer_rates=None if args.layer_rate is None else dict(args.layer_rate),
-        exempt_first=False if args.prune_first else None,
-        **{name: getattr(args, name) for name in same},
-    )
+    with _progress() as progress:
+        report = prune(
+            args.checkpoint,
+            out=args.out,
+            recipe=args.recipe,
+            resume=args.resume,
+            progress=lambda seen: complain(epoch_line(vars(seen))),
+            note=complain,
+            stages=progress,
+            kind_rates=None if args.kind_rate is None else dict(args.kind_rate),
+            layer_rates=None if args.layer_rate is None else dict(args.layer_rate),
+            exempt_first=False if args.prune_first else None,
+            **{name: getattr(args, name) for name in same},
+        )
     emit(dump_json(report) if args.json else pruning_text(report))
 
 
@@ -386,21 +406,22 @@ def _compare(args: argparse.Namespace) -> None:
 
     if args.threads is not None:
         _set_threads(args.threads)
-    report = compare(
-        args.checkpoints or DEFAULT_CHECKPOINTS,
-        args.hw,
-        args.methods,
-        args.data,
-        arch=args.arch,
-        images=args.images,
-        normalisation=args.normalisation,
-        calibration_images=args.calibration_images,
-        fragment=args.fragment,
-        budget=DEFAULT_BUDGET if args.budget is None else args.budget,
-        out=args.out,
-        command=shlex.join(["bitline", *args.argv]),
-        progress=_progress(),
-    )
+    with _progress() as progress:
+        report = compare(
+            args.checkpoints or DEFAULT_CHECKPOINTS,
+            args.hw,
+            args.methods,
+            args.data,
+            arch=args.arch,
+            images=args.images,
+            normalisation=args.normalisation,
+            calibration_images=args.calibration_images,
+            fragment=args.fragment,
+            budget=DEFAULT_BUDGET if args.budget is None else args.budget,
+            out=args.out,
+            command=shlex.join(["bitline", *args.argv]),
+            progress=progress,
+        )
     emit(dump_json(report) if args.json else comparison_text(report) + _written(args.out, report))
 
 
@@ -423,23 +444,24 @@ def _throughput(args: argparse.Namespace) -> None:
         from bitline.report.throughput_text import throughput_text
         from bitline.throughput import parse_input, throughput
 
-        report = throughput(
-            designs,
-            checkpoint,
-            arch=args.arch,
-            input_shape=None if args.input is None else parse_input(args.input),
-            adc_bits=args.adc_bits,
-            law=args.law,
-            replication=args.replication,
-            squeeze_blocks=args.squeeze_blocks,
-            tiles=args.tiles,
-            images=args.images,
-            detail=args.detail,
-            baseline=args.baseline,
-            sweeps=args.json,
-            out=args.out,
-            command=command,
-        )
+        with _progress("mapping, scheduling and pricing"):
+            report = throughput(
+                designs,
+                checkpoint,
+                arch=args.arch,
+                input_shape=None if args.input is None else parse_input(args.input),
+                adc_bits=args.adc_bits,
+                law=args.law,
+                replication=args.replication,
+                squeeze_blocks=args.squeeze_blocks,
+                tiles=args.tiles,
+                images=args.images,
+                detail=args.detail,
+                baseline=args.baseline,
+                sweeps=args.json,
+                out=args.out,
+                command=command,
+            )
         text = throughput_text(report)
     emit(dump_json(report) if args.json else text + _written(args.out, report))
 
@@ -520,10 +542,18 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _progress() -> Progress:
+@contextlib.contextmanager
+def _progress(what: str = "") -> Iterator[Progress]:
+    """What a command is at, on standard error, until it is over."""
     from bitline.report.progress import progress_on
 
-    return progress_on(sys.stderr)
+    progress = progress_on(sys.stderr)
+    if what:
+        progress.start(0, what)
+    try:
+        yield progress
+    finally:
+        progress.finish()
 
 
 # --- entry -------------------------------------------------------------------------------------------------------

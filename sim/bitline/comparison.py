@@ -164,6 +164,7 @@ def compare(
     command : str
         What the report says it was made with.
     progress : Progress, optional
+        Told of every step; after an error its caller finishes it.
 
     Returns
     -------
@@ -197,6 +198,7 @@ def compare(
         fragment_hardware(hardware, fragment)
     rows: list[dict[str, Any]] = []
     for checkpoint, mine in plan:
+        progress.start(0, f"loading {checkpoint}")
         prepared = prepare(checkpoint, data, arch=arch, normalisation=normalisation)
         count = _images(images, prepared.dataset)
         sums = any(method.search not in _SUMS_DO_NOT_MATTER for method in mine)
@@ -221,6 +223,7 @@ def compare(
     }
     if folder is not None:
         report = write_comparison(folder, report)
+    progress.finish()
     return report
 
 
@@ -280,6 +283,7 @@ class _Work:
         if key not in self._networks:
             split = self.split
             batches = (split.images(start, min(len(split), start + _BATCH)) for start in range(0, len(split), _BATCH))
+            self.progress.start(0, f"converting {self.prepared.checkpoint_name} and compiling kernels, once")
             self._networks[key] = convert(self.prepared.network.module, batches, hw)
         return self._networks[key]
 
@@ -297,6 +301,7 @@ class _Work:
         key = hw.sha256()
         if key not in self._plans:
             network = self.network(hw)
+            self.progress.start(0, f"planning searches of {self.prepared.checkpoint_name}")
             self._plans[key] = plan_searches(network, calibration_codes(network, self.split), budget=self.budget)
         return self._plans[key]
 
@@ -313,22 +318,19 @@ class _Work:
         key = (hw.sha256(), search)
         if key not in self._runs:
             self.progress.start(self.images, f"images of {self.prepared.checkpoint_name}, {search}")
-            try:
-                self._runs[key] = (
-                    self._count_only(network, hw)
-                    if search == "plain" and hw != self.searched
-                    else run_with(
-                        network,
-                        searches,
-                        self.prepared.dataset.test,
-                        images=self.images,
-                        batch_size=batch_size_for(self.graph),
-                        label_offset=self.prepared.label_offset,
-                        advance=self.progress.advance,
-                    )
+            self._runs[key] = (
+                self._count_only(network, hw)
+                if search == "plain" and hw != self.searched
+                else run_with(
+                    network,
+                    searches,
+                    self.prepared.dataset.test,
+                    images=self.images,
+                    batch_size=batch_size_for(self.graph),
+                    label_offset=self.prepared.label_offset,
+                    advance=self.progress.advance,
                 )
-            finally:
-                self.progress.finish()
+            )
         return self._runs[key]
 
     def _count_only(self, network: CrossbarNetwork, hw: Hardware) -> SearchRun:

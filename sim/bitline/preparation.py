@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,16 @@ from bitline.network.checkpoint import Checkpoint, load_checkpoint
 from bitline.network.dataflow import operations
 from bitline.network.evaluation import batch_size_for, fit
 
-__all__ = ["Prepared", "calibration_split", "chosen_hardware", "load_network", "prepare", "shipped_checkpoints"]
+__all__ = [
+    "Prepared",
+    "calibration_split",
+    "chosen_hardware",
+    "label_offset",
+    "load_network",
+    "prepare",
+    "prepare_data",
+    "shipped_checkpoints",
+]
 
 _CHECK_IMAGES = 300
 _CHECK_IMAGES_LARGE = 40
@@ -101,19 +111,45 @@ def prepare(
     resize: int | None = None,
     crop: int | None = None,
 ) -> Prepared:
-    """Load a network and open a data set that fits it.
-
-    The normalisation is the one asked for, else the one the checkpoint or architecture names, else the preset with
-    which the float network has the least cross-entropy on calibration images (never the test images where there is a
-    training split). In every case the presets are compared on those images, and one that is clearly better than the
-    one in use is reported.
+    """Load a network and open a data set that fits it: :func:`load_network`, then :func:`prepare_data`.
 
     Raises
     ------
     CheckpointError, ArchitectureError, DataError
         As their loaders say; or images and classes that do not fit the network.
     """
-    loaded, name, network = load_network(checkpoint, arch)
+    return prepare_data(load_network(checkpoint, arch), data, normalisation=normalisation, resize=resize, crop=crop)
+
+
+def prepare_data(
+    found: tuple[Checkpoint, str, Network],
+    data: str | Dataset | None,
+    *,
+    normalisation: str | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    check: Callable[[Dataset], None] | None = None,
+) -> Prepared:
+    """Open a data set that fits a loaded network.
+
+    The normalisation is the one asked for, else the one the checkpoint or architecture names, else the preset with
+    which the float network has the least cross-entropy on calibration images (never the test images where there is a
+    training split). In every case the presets are compared on those images, and one that is clearly better than the
+    one in use is reported.
+
+    Parameters
+    ----------
+    found : tuple
+        What :func:`load_network` returns.
+    check : callable, optional
+        Called with the data set before any image runs; raises what the caller cannot use.
+
+    Raises
+    ------
+    DataError
+        As the loaders say; or images and classes that do not fit the network.
+    """
+    loaded, name, network = found
     dataset = (
         data
         if isinstance(data, Dataset)
@@ -124,13 +160,15 @@ def prepare(
             crop=network.crop if crop is None else crop,
         )
     )
+    if check is not None:
+        check(dataset)
     channels = dataset.image_shape[0]
     if network.input_shape is not None and network.input_shape[0] != channels:
         raise DataError(
             f"data {dataset.spec}: images have {channels} channels, "
             f"the network {network.architecture} takes {network.input_shape[0]}"
         )
-    offset = _label_offset(network, dataset)
+    offset = label_offset(network, dataset)
     notes = list(network.assumptions)
     if offset:
         notes.append(f"the network has {network.classes} outputs for {dataset.classes} classes: output 0 is background")
@@ -150,7 +188,8 @@ def prepare(
     )
 
 
-def _label_offset(network: Network, dataset: Dataset) -> int:
+def label_offset(network: Network, dataset: Dataset) -> int:
+    """What to add to labels: 1 where the network's class 0 is the background."""
     if network.classes is None or dataset.classes == 0:
         return 0
     if network.classes == dataset.classes + 1:

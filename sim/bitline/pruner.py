@@ -1,16 +1,18 @@
 """From a trained checkpoint to a pruned, proven one, top to bottom: load -> plan -> train -> save -> check.
 
+With 0 epochs the weights are projected onto their constraint, and nothing is trained.
+
 After every epoch, and when it is interrupted, the run's state is beside the output as ``OUT.state``; with ``resume``
 it goes on from there and makes the same file, byte for byte, as without the interruption.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,32 @@ import torch
 from torch import Tensor, nn
 
 from bitline._version import __version__
-from bitline.adc_target import AdcTarget, fit_adc, plan_adc_target, target_report
-from bitline.crossbar.certificate import Certificate, NetworkCertificate, certify_layers
-from bitline.errors import BitlineError, CheckpointError, ConfigError, DataError, OutputError, VerificationError
+from bitline.adc_target import AdcTarget, fit_adc, plan_adc_target
+from bitline.crossbar.certificate import certify_layers
+from bitline.data import Dataset
+from bitline.errors import (
+    BitlineError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    RangeError,
+)
 from bitline.hardware import Hardware, load_hardware
-from bitline.network.architectures import build_network
+from bitline.network.architectures import Network
 from bitline.network.checkpoint import load_checkpoint
 from bitline.network.conversion import matrix_layers
-from bitline.network.evaluation import fit
 from bitline.paths import expanded
-from bitline.preparation import Prepared, prepare
-from bitline.pruning.constraints import ColumnProportional, ConstraintSet, relative_distance, violations
-from bitline.pruning.layers import PrunableLayer, prunable_layers, weight_matrices
-from bitline.pruning.plan import PruneRecipe, eased_constraints, layer_kind, layer_rates
+from bitline.preparation import Prepared, label_offset, load_network, prepare_data
+from bitline.pruned_file import bit_counts, check_file, file_metadata, measured_top1, wanted_bits
+from bitline.pruning.constraints import (
+    ConstraintSet,
+    project_layers,
+    relative_distance,
+    violations,
+)
+from bitline.pruning.layers import PrunableLayer, prunable_layers
+from bitline.pruning.plan import PruneRecipe, eased_constraints, layer_rates
 from bitline.pruning.projections import nonzeros_per_column
 from bitline.pruning.quantised import QuantisedRetraining
 from bitline.pruning.recipe import read_fields, validated
@@ -39,6 +54,7 @@ from bitline.pruning.saving import checkpoint_bytes
 from bitline.pruning.solvers import plan_phases
 from bitline.pruning.state import read_state, state_bytes
 from bitline.pruning.training import EpochRecord, Trainer
+from bitline.report.progress import NullProgress, Progress
 from bitline.report.writer import remove_leftovers, write_atomic
 from bitline.signals import asked_to_stop
 
@@ -48,6 +64,7 @@ _TOP: dict[str, tuple[str, ...]] = {
     "checkpoint": ("start",),
     "arch": ("architecture",),
     "data": ("data",),
+    "training_images": ("training_images",),
     "normalisation": ("normalisation",),
     "hw": ("hardware",),
     "rho": ("pruning", "admm", "rho"),
@@ -68,7 +85,8 @@ _TOP: dict[str, tuple[str, ...]] = {
 }
 """Where an option stands in a recipe."""
 
-_BATCH = 256
+_FELL_APART = 0.2
+"""A fall of the accuracy that is worth a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +162,7 @@ def prune(
     resume: bool = False,
     progress: Callable[[PruneProgress], None] | None = None,
     note: Callable[[str], None] | None = None,
+    stages: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Prune a trained checkpoint to a constraint, retrain it, save it, and check the saved file.
@@ -162,14 +181,16 @@ def prune(
         Called after every epoch.
     note : callable, optional
         Called with a line for the user now and then.
+    stages : Progress, optional
+        Told of every step of the work; after an error its caller finishes it.
     **options
         Fields of the recipe: see :func:`make_recipe`.
 
     Returns
     -------
     dict
-        ``out``, ``sha256``, ``recipe``, ``accuracy`` before and after, ``layers``, ``certificate`` before and after,
-        ``adc_target``, ``epochs``.
+        ``out``, ``sha256``, ``recipe``, ``accuracy`` before and after (None where no data was opened), ``layers``,
+        ``certificate`` before and after, ``adc_target``, ``epochs``, ``notes``.
 
     Raises
     ------
@@ -186,20 +207,31 @@ def prune(
     _check_output(out, plan.start)
     hw = load_hardware(plan.hardware)
 
-    # load
-    prepared = prepare(plan.start, plan.data, arch=plan.architecture, normalisation=plan.normalisation)
-    training = _training_images(prepared)
-    module = prepared.network.module.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
-    before = certify_layers(matrix_layers(module, hw).layers, hw)
-    top1_before = _top1(module, prepared)
+    stages = stages or NullProgress()
 
-    # plan: what every layer must keep
+    # load, and plan what every layer must keep: what is wrong with either is said before any image is read
+    stages.start(0, "loading the network")
+    found = load_network(plan.start, plan.architecture)
+    checkpoint_read, _, network = found
+    stages.start(0, "planning what every layer keeps")
+    module = network.module
     layers, rates, targets, eased = _constraints(plan, module, hw)
+    before = certify_layers(matrix_layers(module, hw).layers, hw)
+    prepared = None
+    if plan.data_spec is not None:
+        stages.start(0, "loading the data")
+        check = partial(_check_data, plan=plan, network=network)
+        prepared = prepare_data(found, plan.data_spec, normalisation=plan.normalisation, check=check)
+    elif plan.normalisation is not None:
+        raise ConfigError("prune: normalisation has no effect without data; leave it out, or name the data")
+    module = module.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+    stages.start(0, "measuring the accuracy before")
+    top1_before = None if prepared is None else measured_top1(module, prepared)
     identity = {
         "recipe": plan.canonical(),
-        "start_sha256": prepared.checkpoint.sha256,
+        "start_sha256": checkpoint_read.sha256,
         "hardware_sha256": hw.sha256(),
-        "normalisation": prepared.dataset.normalisation.describe(),
+        "normalisation": "none" if prepared is None else prepared.dataset.normalisation.describe(),
         "bitline": __version__,
         "torch": str(torch.__version__),
     }
@@ -212,23 +244,47 @@ def prune(
     if state is None and resume and _is_result(out, identity):
         say(f"{out} is already the result of this recipe; checking it again")
     else:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        module.to(device)
-        history = _train(plan, module, layers, eased, training, state, identity, out, progress)
+        if prepared is None or not plan.training.epochs:
+            stages.start(0, "projecting")
+            project_layers(layers, eased(1.0))
+        else:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            module.to(device)
+            training = _training_images(plan, prepared)
+            history = _train(plan, module, layers, eased, training, state, identity, out, progress, stages)
         module.to("cpu").eval()
+        stages.start(0, "saving and checking")
         if targets:
-            gone = fit_adc(module, layers, targets, hw, _wanted_bits(plan))
+            gone = fit_adc(module, layers, targets, hw, wanted_bits(plan))
             if gone:
                 say(f"{gone} weights that had outgrown the ADC were removed at the end")
         # save
-        metadata = _metadata(plan, prepared, identity, module, layers, rates, hw, top1_before)
+        metadata = file_metadata(plan, found, prepared, identity, module, layers, rates, hw, top1_before)
         write_atomic(out, checkpoint_bytes(module.state_dict(), metadata))
 
     # check what was saved, from the file
-    report = _checked(out, plan, prepared, layers, rates, eased, targets, hw)
-    report["certificate"]["before"] = _bits(before, rates)
+    report = check_file(out, plan, layers, rates, eased, targets, hw)
+    report["certificate"]["before"] = bit_counts(before, rates)
+    report["notes"] = _notes(plan, report["accuracy"])
     state_path(out).unlink(missing_ok=True)
+    stages.finish()
     return {**report, "recipe": json.loads(plan.canonical()), "epochs": history}
+
+
+def _notes(plan: PruneRecipe, accuracy: Mapping[str, Any] | None) -> list[str]:
+    """What a user should know of the result, one line each."""
+    notes = []
+    if not plan.training.epochs:
+        notes.append(
+            "projected only: the weights were put into their constraint once; nothing was trained, and batch norm "
+            "keeps the statistics of the dense network"
+        )
+    elif accuracy is not None and accuracy["before"] - accuracy["after"] > _FELL_APART:
+        notes.append(
+            f"WARNING: the accuracy fell from {100 * accuracy['before']:.2f} % to {100 * accuracy['after']:.2f} %. A "
+            "lower --learning-rate, more --epochs or a lower rate may keep it"
+        )
+    return notes
 
 
 # --- planning ------------------------------------------------------------------------------------------------------
@@ -272,11 +328,6 @@ def _rate_of(nonzeros: int, rows: int) -> float:
     return rate
 
 
-def _wanted_bits(plan: PruneRecipe) -> int:
-    assert plan.pruning.adc_bits is not None
-    return plan.pruning.adc_bits
-
-
 def _check_output(out: Path, start: str) -> None:
     if out.suffix != ".safetensors":
         raise ConfigError(f"output file {out}: expected a name that ends in .safetensors")
@@ -292,16 +343,36 @@ _Images = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 """Training images as they are stored, their labels, and what normalises the images."""
 
 
-def _training_images(prepared: Prepared) -> _Images:
-    dataset, classes = prepared.dataset, prepared.network.classes
-    train = dataset.train
-    if train is None or train.labels is None or dataset.test.labels is None:
-        raise DataError(f"data {dataset.spec}: pruning needs labelled training and test images")
-    if classes is not None and classes != dataset.classes + prepared.label_offset:
+def _check_data(dataset: Dataset, *, plan: PruneRecipe, network: Network) -> None:
+    """Refuse data that this run cannot use before any of it runs."""
+    train, trains = dataset.train, plan.training.epochs > 0
+    lacking = [
+        name
+        for name, split, needed in (("training", train, trains), ("test", dataset.test, True))
+        if needed and (split is None or split.labels is None)
+    ]
+    if lacking:
         raise DataError(
-            f"data {dataset.spec}: has {dataset.classes} classes, the network {prepared.network.architecture} "
-            f"has {classes} outputs; expected a data set of the checkpoint's classes"
+            f"data {dataset.spec}: pruning needs labelled training and test images; it has no labelled "
+            f"{' and no '.join(lacking)} images"
         )
+    wanted = plan.training_images
+    if wanted is not None and trains and train is not None and wanted > len(train):
+        raise RangeError(f"training_images: {wanted} asked for, {dataset.name} has {len(train)} training images")
+    offset = label_offset(network, dataset)
+    if network.classes is not None and network.classes != dataset.classes + offset:
+        raise DataError(
+            f"data {dataset.spec}: has {dataset.classes} classes, the network {network.architecture} "
+            f"has {network.classes} outputs; expected a data set of the checkpoint's classes"
+        )
+
+
+def _training_images(plan: PruneRecipe, prepared: Prepared) -> _Images:
+    train = prepared.dataset.train
+    assert train is not None  # _check_data saw them
+    if plan.training_images is not None:
+        train = train.evenly(plan.training_images)
+    assert train.labels is not None
     stored = torch.from_numpy(train.pixels(0, len(train)))
     return stored, torch.from_numpy(train.labels + prepared.label_offset), train.normalised
 
@@ -319,6 +390,7 @@ def _train(
     identity: Mapping[str, str],
     out: Path,
     progress: Callable[[PruneProgress], None] | None,
+    stages: Progress,
 ) -> list[dict[str, Any]]:
     pruning = plan.pruning
     images, labels, normalise = training
@@ -343,6 +415,12 @@ def _train(
             trainer = Trainer(module, images, labels, phase.plan, solver, normalise=normalise)
             if state is not None and number == state["phase"]:
                 trainer.load_state_dict(state["trainer"])
+            stages.start(phase.plan.epochs * trainer.steps, f"{phase.name}, steps")
+            stages.advance(trainer.epoch * trainer.steps)
+
+            def stepped() -> bool:
+                stages.advance()
+                return stop()
 
             def record(epoch: EpochRecord, solver: Any = solver, name: str = phase.name) -> None:
                 held = solver.distance()
@@ -376,7 +454,7 @@ def _train(
                 write_atomic(state_path(out), state_bytes(content))
 
             try:
-                trainer.run(record, save=save, stop=stop)
+                trainer.run(record, save=save, stop=stepped)
             except BitlineError as error:
                 kept = f"; {state_path(out)} holds them" if state_path(out).exists() else ""
                 raise type(error)(f"{phase.name} {error}{kept}") from None
@@ -419,145 +497,8 @@ def _difference(found: Any, wanted: str) -> str:
     return f"{key} is {old.get(key)} there, {new.get(key)} here"
 
 
-# --- saving and checking ---------------------------------------------------------------------------------------------
-
-
-def _top1(module: nn.Module, prepared: Prepared) -> float:
-    module.eval()
-    measured = fit(module, prepared.dataset.test, prepared.label_offset, _BATCH)
-    assert measured is not None  # labels were asked for
-    return measured[0]
-
-
 def _is_result(out: Path, identity: Mapping[str, str]) -> bool:
     if not out.exists():
         return False
     metadata = load_checkpoint(out).metadata
     return all(metadata.get(key) == identity[key] for key in ("recipe", "start_sha256", "hardware_sha256"))
-
-
-def _mask_statistics(layers: Sequence[PrunableLayer], rates: Mapping[str, float], hw: Hardware) -> list[dict[str, Any]]:
-    statistics = []
-    for layer in layers:
-        matrices = weight_matrices(layer.module.weight, layer.groups)
-        tiles = np.arange(0, matrices.shape[1], hw.read_rows)
-        counts = np.add.reduceat(matrices != 0, tiles, axis=1)
-        statistics.append(
-            {
-                "name": layer.name,
-                "kind": layer_kind(layer),
-                "rate": rates[layer.name],
-                "weights": int(matrices.size),
-                "nonzeros": int(np.count_nonzero(matrices)),
-                "nonzeros_max": int(counts.max()),
-                "mask_sha256": hashlib.sha256(np.packbits(np.ascontiguousarray(matrices != 0)).tobytes()).hexdigest(),
-            }
-        )
-    return statistics
-
-
-def _metadata(
-    plan: PruneRecipe,
-    prepared: Prepared,
-    identity: Mapping[str, str],
-    module: nn.Module,
-    layers: Sequence[PrunableLayer],
-    rates: Mapping[str, float],
-    hw: Hardware,
-    top1_before: float,
-) -> dict[str, str]:
-    """What the file says about itself: nothing that differs from run to run, such as times."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return {
-        **identity,
-        "architecture": prepared.network.architecture,
-        "input_shape": "x".join(map(str, prepared.dataset.image_shape)),
-        "normalisation": _normalisation(prepared),
-        "dataset": plan.data,
-        "test_images": str(len(prepared.dataset.test)),
-        "start_top1": repr(top1_before),
-        "float_top1": repr(_top1(module, prepared)),
-        "seed": str(plan.training.seed),
-        "recipe_sha256": plan.sha256(),
-        "weights_sha256": digest.hexdigest(),
-        "masks": json.dumps(_mask_statistics(layers, rates, hw), sort_keys=True),
-    }
-
-
-def _normalisation(prepared: Prepared) -> str:
-    """As a reader of the file can open it again."""
-    found = prepared.dataset.normalisation
-    if found.name != "custom":
-        return found.name
-    mean, std = (",".join(map(repr, values)) for values in (found.mean, found.std))
-    return f"mean={mean};std={std};scale={found.scale}"
-
-
-def _checked(
-    out: Path,
-    plan: PruneRecipe,
-    prepared: Prepared,
-    dense: Sequence[PrunableLayer],
-    rates: Mapping[str, float],
-    eased: _Eased,
-    targets: Mapping[str, AdcTarget],
-    hw: Hardware,
-) -> dict[str, Any]:
-    """Load the file as anybody would, and check its constraint, its masks' statistics and its certificate."""
-    saved = load_checkpoint(out)
-    network = build_network(saved, plan.architecture)
-    saved_layers = {layer.name: layer for layer in prunable_layers(network.module, exempt_first=False)}
-    layers = [saved_layers[layer.name] for layer in dense]
-    # The ADC's constraint is checked by the certificate, which folds batch norm; here the rates that came of it.
-    constraints: Sequence[ConstraintSet] = (
-        [ColumnProportional(rates[layer.name], hw.read_rows) for layer in layers]
-        if targets and plan.pruning.method == "cp"
-        else eased(1.0)
-    )
-    excess = violations(layers, constraints)
-    if excess:
-        raise VerificationError(f"{out}: {excess} non-zeros beyond the constraint")
-    statistics = _mask_statistics(layers, rates, hw)
-    if json.loads(saved.metadata["masks"]) != statistics:
-        raise VerificationError(f"{out}: the masks' statistics in its metadata are not those of its weights")
-    after = certify_layers(matrix_layers(network.module, hw).layers, hw)
-    bits = {layer.name: layer.bits for layer in after.layers}
-    if targets:
-        wanted = _wanted_bits(plan)
-        worse = [layer.name for layer in layers if bits[layer.name] > wanted]
-        if worse:
-            raise VerificationError(f"{out}: layer {worse[0]} needs {bits[worse[0]]} bits, {wanted} were asked for")
-    return {
-        "out": str(out),
-        "sha256": saved.sha256,
-        "accuracy": {
-            "test_images": len(prepared.dataset.test),
-            "before": float(saved.metadata["start_top1"]),
-            "after": float(saved.metadata["float_top1"]),
-        },
-        "violation": excess,
-        "layers": statistics,
-        "certificate": {"before": {}, "after": _bits(after, rates)},
-        "adc_target": target_report(_wanted_bits(plan), targets, after) if targets else None,
-    }
-
-
-def _bits(certificate: NetworkCertificate, pruned: Mapping[str, float]) -> dict[str, Any]:
-    def largest(layers: Sequence[Certificate]) -> dict[str, Any]:
-        papers = [layer.counts.paper for layer in layers if layer.counts.paper is not None]
-        return {
-            "equation": max((layer.counts.equation for layer in layers), default=0),
-            "paper": max(papers, default=None),
-            "weight_aware": max((layer.bits for layer in layers), default=0),
-        }
-
-    chosen = [layer for layer in certificate.layers if layer.name in pruned]
-    return {
-        "chip": largest(certificate.layers),
-        "pruned": largest(chosen),
-        "paper_lossless": all(layer.counts.paper is None or layer.counts.paper >= layer.bits for layer in chosen),
-        "exempt": {layer.name: layer.bits for layer in certificate.layers if layer.name not in pruned},
-    }

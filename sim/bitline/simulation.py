@@ -95,6 +95,7 @@ def simulate(
     command : str
         What the report says it was made with.
     progress : Progress, optional
+        Told of every step; after an error its caller finishes it.
 
     Returns
     -------
@@ -133,6 +134,7 @@ def simulate(
         return replay(data.removeprefix(_TRACE_PREFIX), hardware, engine=engine, out=out, command=command)
 
     # load
+    progress.start(0, "loading the network and the data")
     prepared = prepare(
         checkpoint or DEFAULT_CHECKPOINT,
         data,
@@ -153,22 +155,20 @@ def simulate(
     # run
     graph = operations(prepared.network.module, prepared.dataset.image_shape)
     progress.start(count, "images on crossbars")
-    try:
-        result = evaluate(
-            network,
-            prepared.dataset.test,
-            images=count,
-            batch_size=batch_size_for(graph),
-            engine=engine,
-            label_offset=prepared.label_offset,
-            histogram_images=min(histogram_images, count) if engine == "bitserial" else 0,
-            trace_vectors=trace_vectors if trace_folder is not None else 0,
-            advance=progress.advance,
-        )
-    finally:
-        progress.finish()
+    result = evaluate(
+        network,
+        prepared.dataset.test,
+        images=count,
+        batch_size=batch_size_for(graph),
+        engine=engine,
+        label_offset=prepared.label_offset,
+        histogram_images=min(histogram_images, count) if engine == "bitserial" else 0,
+        trace_vectors=trace_vectors if trace_folder is not None else 0,
+        advance=progress.advance,
+    )
 
     # price and report
+    progress.start(0, "pricing and reporting")
     facts, _ = mapped_weights(network.layers, network.certificate, hardware)
     report = report_of(prepared, network, result, facts, source, min(histogram_images, count), command)
     priced = _price(graph, network, facts, result.images)
@@ -189,6 +189,7 @@ def simulate(
         save_traces(network, Path(trace_folder), f"{prepared.checkpoint_name} on {prepared.dataset.spec}")
     if folder is not None:
         report = write_result(folder, report, network.certificate.to_json(prepared.checkpoint.sha256), priced)
+    progress.finish()
     return report
 
 
@@ -235,14 +236,12 @@ def _convert(
     split, source = calibration_split(prepared.dataset, images)
     batch = 32
     batches = (split.images(start, min(len(split), start + batch)) for start in range(0, len(split), batch))
+    progress.start(0, "reading calibration images")
     steps = _Steps(progress, "calibration")
-    try:
-        network = convert(
-            prepared.network.module, batches, hardware, engine=engine, calibrator=calibrator, progress=steps
-        )
-    finally:
-        progress.finish()
-    network(split.images(0, 1))  # kernels are compiled, or loaded from Numba's cache, before anything is timed
+    network = convert(prepared.network.module, batches, hardware, engine=engine, calibrator=calibrator, progress=steps)
+    # kernels are compiled, or loaded from Numba's cache, before anything is timed
+    progress.start(0, "compiling kernels, once, and running a first image")
+    network(split.images(0, 1))
     return network, source
 
 

@@ -24,13 +24,15 @@ from bitline.pruning.constraints import (
     combined,
 )
 from bitline.pruning.layers import PrunableLayer
-from bitline.pruning.solvers import Solver
+from bitline.pruning.solvers import Solver, epochs_before
 from bitline.pruning.training import TrainingPlan
 
 __all__ = ["KINDS", "METHODS", "PruneRecipe", "Pruning", "Schedule", "eased_constraints", "layer_kind", "layer_rates"]
 
 METHODS = ("cp", "filter", "filter_shape", "combined", "unstructured", "bcr", "value_bit")
 """Constraint sets by name."""
+
+DEFAULT_DATA = "digits"
 
 KINDS = ("conv1d", "conv2d", "linear")
 """Kinds of layers that may have a rate of their own."""
@@ -114,8 +116,8 @@ class Pruning(BaseModel):
 class Schedule(TrainingPlan):
     """Training, with defaults for pruning a trained network."""
 
-    epochs: Annotated[int, Field(ge=1)] = 20
-    """The whole budget, over all phases of the solver."""
+    epochs: Annotated[int, Field(ge=0)] = 20
+    """The whole budget, over all phases of the solver; 0 projects the weights, trains nothing and needs no data."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
     """At the first step of a phase; falls to zero along half a cosine."""
@@ -132,8 +134,12 @@ class PruneRecipe(BaseModel):
     architecture: str | None = None
     """Of the checkpoint, where it is not recognised."""
 
-    data: str = "digits"
-    """Data set, as ``bitline.data.open_dataset`` takes it; its training split is trained on."""
+    data: str | None = None
+    """Data set, as ``bitline.data.open_dataset`` takes it; its training split is trained on. By default
+    ``digits``, and none where nothing is trained."""
+
+    training_images: Annotated[int, Field(ge=2)] | None = None
+    """Images of the training split to train on, evenly spaced over it; all by default."""
 
     normalisation: str | None = None
     """Of the images; what fits the checkpoint by default."""
@@ -147,9 +153,23 @@ class PruneRecipe(BaseModel):
     training: Schedule = Schedule()
     """Epochs and optimiser."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.training.epochs:
+            epochs_before(self.pruning.solver, self.training.epochs, self.pruning.solver_epochs)
+        return self
+
     def canonical(self) -> str:
-        """The recipe as one line of JSON, keys sorted, defaults written out."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """The recipe as one line of JSON, keys sorted, defaults written out but for fields that came later."""
+        fields = self.model_dump(mode="json") | {"data": self.data_spec}
+        if fields["training_images"] is None:
+            del fields["training_images"]
+        return json.dumps(fields, sort_keys=True)
+
+    @property
+    def data_spec(self) -> str | None:
+        """The data set that is opened, if one is."""
+        return self.data if self.data is not None or not self.training.epochs else DEFAULT_DATA
 
     def sha256(self) -> str:
         """Hash of :meth:`canonical`."""

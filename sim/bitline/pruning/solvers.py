@@ -137,6 +137,25 @@ class PlannedPhase:
     """Makes the phase from the network's weights as they are then."""
 
 
+def epochs_before(solver: Solver, epochs: int, wanted: int | None = None) -> int:
+    """Epochs before the hard projection: those wanted, else half of all, rounded down; none for ``oneshot``.
+
+    Raises
+    ------
+    RangeError
+        Not at least one epoch for each phase.
+    """
+    if solver is Solver.ONESHOT:
+        return 0
+    first = epochs // 2 if wanted is None else wanted
+    if not 1 <= first < epochs:
+        raise RangeError(
+            f"epochs: {solver} needs at least one before and one after the projection, found {first} of {epochs} "
+            "before it; 0 epochs project only"
+        )
+    return first
+
+
 def plan_phases(
     solver: Solver,
     layers: Sequence[PrunableLayer],
@@ -172,12 +191,7 @@ def plan_phases(
         Not at least one epoch for each phase.
     """
     constraints = tuple(eased(1.0))
-    first = 0 if solver is Solver.ONESHOT else plan.epochs // 2 if solver_epochs is None else solver_epochs
-    if solver is not Solver.ONESHOT and not 1 <= first < plan.epochs:
-        raise RangeError(
-            f"epochs: {solver} needs at least one before and one after the projection, "
-            f"found {first} of {plan.epochs} before it"
-        )
+    first = epochs_before(solver, plan.epochs, solver_epochs)
     begin: dict[Solver, Callable[[], Phase]] = {
         Solver.ADMM: lambda: Admm(layers, constraints, admm or AdmmPlan()),
         Solver.GRADUAL: lambda: Gradual(layers, eased),

@@ -14,7 +14,7 @@ def epoch_line(seen: Mapping[str, Any]) -> str:
     """One epoch (:class:`bitline.pruner.PruneProgress`'s fields) for a terminal or a log."""
     return (
         f"{seen['phase']} {seen['epoch']}/{seen['epochs']}  loss {seen['loss']:.4f}  "
-        f"accuracy {100 * seen['accuracy']:.2f} %  violation {seen['violation']:,}  "
+        f"training accuracy {100 * seen['accuracy']:.2f} %  violation {seen['violation']:,}  "
         f"||W-Z||/||W|| {seen['distance']:.4f}  {seen['seconds']:.1f} s, {seen['seconds_left']:.0f} s left"
     )
 
@@ -31,13 +31,20 @@ def pruning_text(report: Mapping[str, Any]) -> str:
     pruning = report["recipe"]["pruning"]
     weights = sum(layer["weights"] for layer in report["layers"])
     nonzeros = sum(layer["nonzeros"] for layer in report["layers"])
+    measured = (
+        "Accuracy: not measured, for no data was opened (--data)."
+        if accuracy is None
+        else f"Accuracy on {accuracy['test_images']:,} test images: {100 * accuracy['before']:.2f} % before, "
+        f"{100 * accuracy['after']:.2f} % after."
+    )
+    solver = pruning["solver"] if report["recipe"]["training"]["epochs"] else "projection alone"
     lines = [
-        f"{report['out']}: {pruning['method']} by {pruning['solver']}, constraint verified from the file "
+        f"{report['out']}: {pruning['method']} by {solver}, constraint verified from the file "
         f"(violation {report['violation']}).",
         f"{nonzeros:,} of {weights:,} weights of {len(report['layers'])} layers are not zero "
         f"({weights / max(1, nonzeros):.2f}x fewer).",
-        f"Accuracy on {accuracy['test_images']:,} test images: {100 * accuracy['before']:.2f} % before, "
-        f"{100 * accuracy['after']:.2f} % after.",
+        measured,
+        *(f"{note[:1].upper()}{note[1:]}." for note in report["notes"]),
         f"sha256 {report['sha256']}",
         "",
         "ADC bits",
