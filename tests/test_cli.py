@@ -362,7 +362,7 @@ def test_special_files_and_networks_that_fail_are_one_line(
     for path in (tmp_path / "fifo", "/dev/zero", tmp_path):
         status, _, err = run(capsys, "certify", "--check", path, SHIPPED)
         assert status == 2
-        assert "expected a file" in err
+        assert "expected a regular file" in err
         assert err.count("\n") == 1
     (tmp_path / "nanny.py").write_text(
         "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
