@@ -28,11 +28,12 @@ ALLOWED = {
     "chip_description": READING,
     "hardware": PLAIN,
     "layers": PLAIN,
-    "crossbar": PLAIN | {"crossbar"},
+    "parallel": BASE,
+    "crossbar": PLAIN | {"crossbar", "parallel"},
     "chip": PLAIN | {"chip"},
     "network": PLAIN | {"crossbar", "network", "models"},
     "data": PLAIN | {"data"},
-    "pruning": PLAIN | {"pruning"},
+    "pruning": PLAIN | {"pruning", "parallel"},
     "report": PLAIN | {"report"},
 }
 FORBIDDEN = {

@@ -45,6 +45,10 @@ class OutputError(BitlineError, OSError):
     """An output folder or file that cannot be written."""
 
 
+class ProcessError(BitlineError, RuntimeError):
+    """A process in which nothing can be computed."""
+
+
 class VerificationError(BitlineError):
     """A check that was asked for failed: the input was fine, the claim was not."""
 

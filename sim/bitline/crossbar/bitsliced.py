@@ -59,6 +59,7 @@ from bitline.crossbar.lanes import (
     unpack64,
     zeros,
 )
+from bitline.parallel import parallel_kernel
 
 __all__ = ["COUNT_PLANES", "SUM_PLANES", "convert_bitsliced"]
 
@@ -388,7 +389,7 @@ def _aligned(words):
     return room[first : first + words]
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def convert_bitsliced(
     x,
     channel,

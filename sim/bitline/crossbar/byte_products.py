@@ -18,6 +18,7 @@ from bitline.crossbar.byte_tiles import HAS_BYTE_DOTS, LANES, STEP, byte_tile
 from bitline.crossbar.lanes import address
 from bitline.crossbar.rescaling import quantise_image, real_value
 from bitline.layers import Window
+from bitline.parallel import parallel_kernel
 
 __all__ = ["ByteProducts"]
 
@@ -95,7 +96,7 @@ def _multiply_line(codes, first, step, offsets, steps, weights, sums):
         )
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _convolve_reals(
     x, input_scale, low, high, zero, top, left, line, down, step, span, band, offsets, steps, weights, offset, scale,
     bias, out, odd
@@ -126,7 +127,7 @@ def _convolve_reals(
                         target[m, g, n] = real_value(sums[m, g, n], offset[g, n], scale[g, n], bias[g, n])
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _convolve_codes(x, zero, line, down, step, span, band, offsets, steps, weights, offset, out, tasks):
     """Convolve codes x (n, H, W * C) into out (n, height, width, groups, N) int64, ``offset`` (groups, N) added."""
     images, height, width, groups, outputs = out.shape

@@ -42,6 +42,7 @@ from bitline.crossbar.octets import (
     subtract,
     zeros,
 )
+from bitline.parallel import parallel_kernel
 
 __all__ = ["pack_pixels", "subtract_excess"]
 
@@ -50,7 +51,7 @@ _MOST_VECTORS = 64
 """Columns and vectors converted together: cells, packed rows and sums stay in cache."""
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def pack_pixels(codes, channels, channel, digits, planes):
     """Pack channels of pixels into bit planes (pixels, words, octets, 8) uint64; bit c of word w is channel 64 w + c.
 
@@ -276,7 +277,7 @@ def _subtract_block(
     return performed, saturations
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def subtract_excess(
     planes,
     size,

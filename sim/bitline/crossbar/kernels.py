@@ -23,6 +23,8 @@ from llvmlite import ir
 from numba import config, njit, prange, types
 from numba.extending import intrinsic
 
+from bitline.parallel import parallel_kernel
+
 __all__ = ["add_columns", "convert_columns", "pack_cells", "popcount"]
 
 _COLUMN_BLOCK = 512
@@ -60,7 +62,7 @@ def pack_cells(levels, rows, planes):
                 target[c] |= np.uint64((levels[k, c] >> q) & 1) << bit
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def add_columns(columns, outputs, y):
     """Add columns (n, M) int64 to the columns of y (M, N) int64 that ``outputs`` (n,) names."""
     for block in prange(-(-y.shape[0] // 256)):
@@ -209,7 +211,7 @@ def _count(sums, outputs, slices, analog, histogram):
             counts[min(value, top)] += 1
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def convert_columns(
     x,
     cells,

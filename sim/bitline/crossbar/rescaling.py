@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from bitline.parallel import parallel_kernel
+
 __all__ = ["dequantise_columns", "dequantise_rows", "quantise_image", "quantise_lines", "real_value"]
 
 _LARGEST = float(np.finfo(np.float64).max)
@@ -48,14 +50,14 @@ def real_value(y, offset, scale, bias):
     return np.float32((np.float64(y) + offset) * scale + bias)
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _quantise_lines(x, scale, low, high, first, left, out, odd):
     """Quantise images x (n, H, L) floating into out (n, H', L'); odd (n,) bool: whether a number was not finite."""
     for n in prange(x.shape[0]):
         odd[n] = quantise_image(x[n], scale, low, high, np.int32(0), first, left, out[n])
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _dequantise_rows(y, scale, bias, out):
     """Real values of the products y (M, N), into out (M, N) float32."""
     for m in prange(y.shape[0]):
@@ -63,7 +65,7 @@ def _dequantise_rows(y, scale, bias, out):
             out[m, n] = real_value(y[m, n], 0.0, scale[n], bias[n])
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _dequantise_columns(y, scale, bias, out):
     """Real values of the products y (N, n * P), into out (n, N, P) float32."""
     images, outputs, positions = out.shape

@@ -30,6 +30,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from bitline.errors import RangeError, ShapeError
+from bitline.parallel import parallel_kernel
 
 __all__ = ["LevelProjection", "project_levels"]
 
@@ -343,7 +344,7 @@ def _solve(t, n, budgets, cell_bits, slices, high, steps, prices, v):
     return min(cost, second), min(bound, cost, second)
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _project_columns(targets, pins, rows, limit, cell_bits, slices, high, steps, prices, codes, cost, bound):
     """All columns; one thread owns a column.
 

@@ -14,10 +14,11 @@ import math
 from itertools import combinations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from bitline.errors import RangeError
+from bitline.parallel import parallel_kernel
 from bitline.pruning.projections import FloatArray, check_matrix
 
 __all__ = ["MOST_CHOICES", "project_bcr"]
@@ -96,7 +97,7 @@ def _subsets(size: int, count: int) -> NDArray[np.int64]:
     return np.array(list(combinations(range(size), count)), np.int64)
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _project_blocks(values, start, rows, columns, subsets, keep, projected):  # type: ignore[no-untyped-def]
     """Copy what stays of every block; one thread owns a run of blocks.
 
