@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -57,3 +58,8 @@ def test_a_fork_after_openmp_is_an_error_not_a_wait() -> None:
     message = outcome("omp")
     assert "forked after" in message
     assert "'spawn'" in message
+
+
+def test_every_parallel_kernel_is_entered_through_the_one_door() -> None:
+    sources = Path(bitline.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "parallel=True" in path.read_text("utf-8")] == ["parallel.py"]

@@ -206,6 +206,9 @@ class ChipDescription(_Model):
         for name in ("adc", "crossbar"):
             if name not in self.components:
                 raise ValueError(f"components.{name} is missing: every chip has one")
+        for figure in ("power_mw", "area_mm2"):
+            if not any(getattr(component, figure) for component in self.components.values()):
+                raise ValueError(f"components: none has {figure} above 0, so nothing can be priced")
         if self.components["adc"].per in (Per.CELL, Per.ROW, Per.TILE, Per.CHIP):
             raise ValueError(
                 f"components.adc.per must be column, crossbar or ima, not {self.components['adc'].per.value}"

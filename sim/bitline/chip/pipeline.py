@@ -24,6 +24,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bitline.errors import RangeError
 from bitline.layers import Window
 
 __all__ = ["Schedule", "Stage", "Wait", "image_period", "last_inputs", "last_readers", "schedule", "waits_for"]
@@ -215,8 +216,17 @@ def schedule(stages: Sequence[Stage], *, images: int = 1, period: int | None = N
     Returns
     -------
     Schedule
+
+    Raises
+    ------
+    RangeError
+        The last start might lie beyond the cycles that 64 bits count.
     """
     period = image_period(stages) if period is None else period
+    # every stage one after the other, each position by itself: no schedule takes longer
+    longest = images * period + sum(images * stage.positions * stage.interval + stage.depth for stage in stages)
+    if longest >= 1 << 62:
+        raise RangeError(f"the schedule may take {longest:.3g} cycles, more than are counted: a bandwidth is too small")
     admitted = np.arange(images, dtype=np.int64)[:, None] * period
     starts: list[_Int] = []
     partial = Schedule(tuple(stages), images, period, ())

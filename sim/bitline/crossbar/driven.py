@@ -8,17 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from bitline.crossbar.matrices import bit_patterns
 from bitline.hardware import Hardware
 from bitline.layers import Window
+from bitline.parallel import parallel_kernel
 
 __all__ = ["DrivenRows"]
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _sum_images(x, digits, first, last, sums):
     """Non-zero digits at every place of lines first .. last - 1 of images x (n, C, H, W), over all images.
 

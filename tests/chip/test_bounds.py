@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import random
 from typing import Any
 
+import chip_networks
 import pytest
 
 from bitline import load_hardware
-from bitline.errors import ConfigError
+from bitline.chip import estimate, peak
+from bitline.chip.pipeline import Stage, schedule
+from bitline.chip_description import AdcLaw, RateLaw
+from bitline.errors import BitlineError, ConfigError, RangeError
 from bitline.hardware import hardware_schema
 
 
@@ -126,3 +133,72 @@ def test_the_schemas_bounds_are_the_loaders() -> None:
             else:
                 with pytest.raises(ConfigError, match=f"{path}: must lie in"):
                     load_hardware("isaac", **broken)
+
+
+def extreme(rng: random.Random) -> dict[str, Any]:
+    """A description with many of its figures at one end of what is accepted."""
+    fields = load_hardware("isaac").model_dump()
+    for path, node in numbers(hardware_schema()):
+        inner: Any = fields
+        for part in path.split(".")[:-1]:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        last = path.split(".")[-1]
+        if isinstance(inner, dict) and last in inner and "minimum" in node and rng.random() < 0.4:
+            value = rng.choice([node["minimum"], node["maximum"]])
+            inner[last] = int(value) if node["type"] == "integer" else value
+    for component in fields["chip"]["components"].values():
+        for name in ("power_mw", "area_mm2", "count", "units"):
+            if rng.random() < 0.3:
+                ends = (1e-15, 1e9, 0) if name in ("power_mw", "area_mm2") else (1e-9, 1e12)
+                component[name] = rng.choice(ends)
+    fields["encoding"] = rng.choice(["differential", "offset", "offset_flip"])
+    fields["adc_bits"] = rng.choice([4, 8, 16, "equation", "weight_aware"])
+    fields["chip"]["adc"]["law"] = rng.choice([law.value for law in AdcLaw])
+    fields["chip"]["adc"]["rate_law"] = rng.choice([law.value for law in RateLaw])
+    return fields
+
+
+def refuse_what_is_no_price(value: Any, path: str = "") -> int:
+    """Every number of a report is finite, not negative and not absurdly long; how many there are."""
+    if isinstance(value, dict):
+        return sum(refuse_what_is_no_price(inner, f"{path}.{key}") for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return sum(refuse_what_is_no_price(inner, f"{path}[]") for inner in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        assert math.isfinite(value), path
+        assert 0 <= value < 1e60, (path, value)
+        return 1
+    return 0
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_what_is_accepted_has_a_finite_price(block: int) -> None:
+    """Figures at the ends of their bounds: prices and schedules of finite, positive numbers, or one line."""
+    priced, refusals = 0, []
+    for seed in range(block * 15, block * 15 + 15):
+        try:
+            hw = load_hardware("isaac", **extreme(random.Random(seed)))
+            assert refuse_what_is_no_price(dataclasses.asdict(peak(hw))) > 10
+            report = estimate(chip_networks.resnet18(32, 10), hw)
+            assert refuse_what_is_no_price(report.to_json()) > 100
+            assert all(start >= 0 for starts in report.schedule.starts for start in starts.ravel()[[0, -1]])
+            priced += 1
+        except BitlineError as error:
+            refusals.append(str(error))
+    assert priced >= 5
+    assert all("\n" not in line and len(line) < 400 for line in refusals)
+
+
+def test_a_chip_without_power_or_area_is_refused() -> None:
+    for figure in ("power_mw", "area_mm2"):
+        fields = load_hardware("isaac").model_dump()
+        for component in fields["chip"]["components"].values():
+            component[figure] = 0
+        with pytest.raises(ConfigError, match=f"hardware isaac: chip: components: none has {figure} above 0"):
+            load_hardware("isaac", **fields)
+
+
+def test_a_schedule_beyond_64_bits_is_refused() -> None:
+    stage = Stage(name="a", height=1 << 10, width=1 << 10, interval=1 << 44, lanes=1, depth=1, waits=())
+    with pytest.raises(RangeError, match="more than are counted"):
+        schedule([stage])
