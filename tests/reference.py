@@ -85,6 +85,92 @@ def input_limits(hw: Any, signed_inputs: bool) -> tuple[int, int]:
     return 0, 2**hw.input_bits - 1
 
 
+def representations(weight: int, base: int, slices: int) -> list[tuple[int, ...]]:
+    """Every way to write a weight with digits of magnitude below the base, lowest first.
+
+    In the order of their carries into slice 1, 2, ..., those that carry nothing first.
+    """
+    sign, magnitude = (1, weight) if weight >= 0 else (-1, -weight)
+
+    def of(rest: int, left: int) -> list[tuple[int, ...]]:
+        if left == 0:
+            return [()] if rest == 0 else []
+        found = []
+        for digit in (rest % base, rest % base - base):
+            if abs(digit) < base:
+                found += [(digit, *others) for others in of((rest - digit) // base, left - 1)]
+        return found
+
+    return [tuple(sign * digit for digit in vector) for vector in of(magnitude, slices)]
+
+
+def canonical(weight: int, base: int, slices: int) -> tuple[int, ...]:
+    """Least sum of magnitudes; of equals the least largest, then the lexicographically least magnitudes."""
+
+    def rank(vector: tuple[int, ...]) -> tuple[Any, ...]:
+        magnitudes = [abs(digit) for digit in vector]
+        return sum(magnitudes), max(magnitudes), magnitudes
+
+    return min(representations(weight, base, slices), key=rank)
+
+
+def column_sums_of(vectors: list[tuple[int, ...]]) -> list[int]:
+    """Sums of the positive digits of every slice, then those of the negative ones' magnitudes."""
+    slices = range(len(vectors[0]))
+    return [sum(max(sign * vector[i], 0) for vector in vectors) for sign in (1, -1) for i in slices]
+
+
+def balanced(weights: list[int], base: int, slices: int, sweeps: int) -> list[tuple[int, ...]]:
+    """The local search of ``balanced`` digits: one weight after the other gets the digits that cost least.
+
+    A sum costs itself, and beyond a threshold, one below the largest so far, also its excess squared times 65536 and a
+    weight. Where a sweep changes nothing the weights of sums beyond the threshold double.
+    """
+    plain = [tuple((abs(w) // base**i % base) * (1 if w > 0 else -1) for i in range(slices)) for w in weights]
+    now = [canonical(w, base, slices) for w in weights]
+    if max(column_sums_of(plain)) < max(column_sums_of(now)):
+        now = plain
+    held, best = list(now), max(column_sums_of(now))
+    stress = [1] * (2 * slices)
+    threshold = best - 1
+
+    def price(vectors: list[tuple[int, ...]]) -> int:
+        return sum(
+            total + 65536 * factor * max(0, total - threshold) ** 2
+            for total, factor in zip(column_sums_of(vectors), stress, strict=True)
+        )
+
+    for _ in range(sweeps):
+        if best <= 1:
+            break
+        changed = False
+        for k, weight in enumerate(weights):
+            others = now[:k] + now[k + 1 :]
+            found = min(representations(weight, base, slices), key=lambda vector: price([*others, vector]))
+            if price([*others, found]) < price(now):
+                now[k], changed = found, True
+        totals = column_sums_of(now)
+        if max(totals) < best:
+            held, best = list(now), max(totals)
+            threshold, stress = best - 1, [1] * (2 * slices)
+        elif not changed:
+            stress = [2 * s if total > threshold else s for s, total in zip(stress, totals, strict=True)]
+            if max(stress) > 1024:
+                break
+    return held
+
+
+def digits_of_column(weights: list[int], hw: Any, sweeps: int = 48) -> list[tuple[int, ...]]:
+    """Digits of one column of a row tile, as the description chooses them."""
+    base, slices = 2**hw.cell_bits, slice_count(hw)
+    digits = getattr(hw, "digits", "magnitude")
+    if digits == "canonical":
+        return [canonical(weight, base, slices) for weight in weights]
+    if digits == "balanced":
+        return balanced(weights, base, slices, sweeps)
+    return [tuple((abs(w) // base**i % base) * (1 if w > 0 else -1) for i in range(slices)) for w in weights]
+
+
 def column_levels(w: Any, hw: Any) -> list[Tile]:
     """Cells of every physical column of ``w`` (K, N)."""
     w = np.asarray(w, dtype=np.int64)
@@ -98,9 +184,9 @@ def column_levels(w: Any, hw: Any) -> list[Tile]:
             for n in range(w.shape[1]):
                 weights = [int(weight) for weight in block[:, n]]
                 if hw.encoding == "differential":
+                    digits = [vector[s] for vector in digits_of_column(weights, hw)]
                     for sign in (+1, -1):
-                        held = [abs(weight) if weight * sign > 0 else 0 for weight in weights]
-                        levels = [(value >> (hw.cell_bits * s)) & full for value in held]
+                        levels = [max(sign * digit, 0) for digit in digits]
                         columns.append(Column(number, s, sign, n, np.array(levels, dtype=np.int64)))
                 else:
                     held = [weight + 2 ** (hw.weight_bits - 1) for weight in weights]

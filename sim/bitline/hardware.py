@@ -29,6 +29,7 @@ from bitline.yaml_files import MAX_YAML_BYTES, parse_yaml
 __all__ = [
     "AdcPolicy",
     "AdcScope",
+    "Digits",
     "Encoding",
     "Hardware",
     "Readout",
@@ -51,6 +52,14 @@ class Readout(StrEnum):
 
     DIGITAL = "digital"
     ANALOG = "analog"
+
+
+class Digits(StrEnum):
+    """Which digits of a weight the two columns of a differential pair hold (docs/contract.md)."""
+
+    MAGNITUDE = "magnitude"
+    CANONICAL = "canonical"
+    BALANCED = "balanced"
 
 
 class AdcPolicy(StrEnum):
@@ -134,6 +143,10 @@ class Hardware(BaseModel):
     encoding: Encoding = Encoding.DIFFERENTIAL
     """How signed weights are held in cells."""
 
+    digits: Annotated[Digits, Field(exclude_if=lambda value: value == "magnitude")] = Digits.MAGNITUDE
+    """Digits of a differential pair: those of the magnitude, all of the weight's sign; signed ones of least sum; or
+    signed ones that balance the sums of each column, so that it needs fewer ADC bits."""
+
     readout: Readout = Readout.DIGITAL
     """Digital: every column is converted. Analog: a differential pair's difference is converted once."""
 
@@ -150,6 +163,8 @@ class Hardware(BaseModel):
     def _consistent(self) -> Hardware:
         if self.readout is Readout.ANALOG and self.encoding is not Encoding.DIFFERENTIAL:
             raise ValueError(f"readout: analog needs encoding: differential, not {self.encoding.value}")
+        if self.digits is not Digits.MAGNITUDE and self.encoding is not Encoding.DIFFERENTIAL:
+            raise ValueError(f"digits: {self.digits.value} needs encoding: differential, not {self.encoding.value}")
         if self.active_rows is not None and self.rows % self.active_rows:
             raise ValueError(f"active_rows: must divide rows: {self.rows}, got {self.active_rows}")
         if self.adc_bits is AdcPolicy.PAPER and (self.read_rows, self.cell_bits, self.dac_bits) != (128, 2, 1):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitline.errors import RangeError, ShapeError
-from bitline.hardware import Encoding, Hardware
+from bitline.hardware import Digits, Encoding, Hardware
 
-__all__ = ["CellLevels", "check_inputs", "check_weights", "encode"]
+__all__ = ["CellLevels", "check_inputs", "check_weights", "chosen_digits", "encode"]
+
+_DIGIT_BYTES = 256 << 20
+"""Balanced digits that are kept, of the matrices last asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +84,59 @@ def check_inputs(x: Any, rows: int, hw: Hardware, signed: bool) -> NDArray[Any]:
     return _codes(array, "x", low, high, f"{hw.input_bits}-bit {kind} inputs")
 
 
+class _Kept:
+    """Balanced digits by what they were chosen for, so that proof and engines choose once."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[object, ...], NDArray[np.signedinteger]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, w: NDArray[np.int32], hw: Hardware) -> NDArray[np.signedinteger]:
+        from bitline.crossbar.digits import balanced_digits
+
+        content = hashlib.sha256(np.ascontiguousarray(w, "<i4").tobytes()).digest()
+        key = (content, w.shape, hw.read_rows, hw.cell_bits, hw.slices)
+        with self._lock:
+            if key not in self._found:
+                found = balanced_digits(w, hw.read_rows, hw.cell_bits, hw.slices)
+                found.setflags(write=False)
+                self._found[key] = found
+                while len(self._found) > 1 and sum(kept.nbytes for kept in self._found.values()) > _DIGIT_BYTES:
+                    self._found.popitem(last=False)
+            self._found.move_to_end(key)
+            return self._found[key]
+
+
+_kept = _Kept()
+
+
+def chosen_digits(w: NDArray[np.int32], hw: Hardware) -> NDArray[np.signedinteger]:
+    """Digits that a differential pair holds of checked weights.
+
+    Parameters
+    ----------
+    w : ndarray [shape=(K, N), int32]
+        From the first row of a row tile on: balanced digits depend on which rows are summed together.
+    hw : Hardware
+
+    Returns
+    -------
+    ndarray [shape=(S, K, N), int8 or int16]
+        ``w = sum_i digits[i] << (cell_bits * i)``; slice 0 is the least significant.
+    """
+    from bitline.crossbar.digits import canonical_digits, magnitude_digits
+
+    if hw.digits is Digits.MAGNITUDE:
+        return magnitude_digits(w, hw.cell_bits, hw.slices)
+    if hw.digits is Digits.CANONICAL:
+        return canonical_digits(w, hw.cell_bits, hw.slices)
+    if not w.size:
+        return _kept.get(w, hw)
+    # tile by tile: those who ask for one tile and those who ask for all of them share what is kept
+    tiles = [_kept.get(w[first : first + hw.read_rows], hw) for first in range(0, len(w), hw.read_rows)]
+    return tiles[0] if len(tiles) == 1 else np.concatenate(tiles, axis=1)
+
+
 def encode(w: NDArray[np.int32], hw: Hardware) -> CellLevels:
     """Slice a checked weight matrix into stored cell levels.
 
@@ -94,6 +153,10 @@ def encode(w: NDArray[np.int32], hw: Hardware) -> CellLevels:
     rows, columns = w.shape
     tiles = -(-rows // hw.read_rows)
     shifts = (hw.cell_bits * np.arange(hw.slices)).reshape(1, 1, -1, 1)
+    if hw.encoding is Encoding.DIFFERENTIAL and hw.digits is not Digits.MAGNITUDE:
+        digits = chosen_digits(w, hw).astype(np.int16).transpose(1, 0, 2)
+        levels = np.stack([np.maximum(digits, 0), np.maximum(-digits, 0)], axis=1).astype(np.uint8)
+        return CellLevels(levels=levels, flips=np.zeros((tiles, hw.signs, hw.slices, columns), np.bool_))
     if hw.encoding is Encoding.DIFFERENTIAL:
         stored = np.stack([np.maximum(w, 0), np.maximum(-w, 0)], axis=1)
     else:

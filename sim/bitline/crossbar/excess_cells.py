@@ -128,7 +128,7 @@ class ExcessCells:
             rows = np.arange(first, min(first + hw.read_rows, row_count))
             order = rows[np.argsort(rows % area, kind="stable")]
             layouts.append(_layout(order, area))
-            levels = encode(codes[order], hw).levels.reshape(len(rows), -1)
+            levels = encode(codes[rows], hw).levels[order - first].reshape(len(rows), -1)
             refuted = np.flatnonzero(levels.sum(axis=0, dtype=np.int64) > limits)
             least = _least_driven(levels[:, refuted], limits[refuted])
             refuted = refuted[np.argsort(least, kind="stable")]

@@ -14,7 +14,7 @@ from bitline.crossbar import kernels
 from bitline.crossbar.adc import AdcBits, max_digit
 from bitline.crossbar.cell_lists import BitslicedCells
 from bitline.crossbar.certificate import lossless_columns
-from bitline.crossbar.encoding import encode
+from bitline.crossbar.encoding import CellLevels, encode
 from bitline.crossbar.exact import ExactMatrix
 from bitline.hardware import Encoding, Hardware, Readout
 from bitline.layers import Window
@@ -72,8 +72,11 @@ def bit_patterns(x: NDArray[Any], hw: Hardware) -> NDArray[Any]:
 class Matrix:
     """One weight matrix in the cells of its crossbars, packed once."""
 
-    def __init__(self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool) -> None:
+    def __init__(
+        self, w: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: bool, cells: CellLevels | None = None
+    ) -> None:
         rows, outputs = w.shape
+        self._given = cells
         self.hw, self.adc, self.w = hw, adc, w
         self.signed = signed
         tiles = -(-rows // hw.read_rows)
@@ -85,11 +88,16 @@ class Matrix:
             hw.slices * outputs * (1 if hw.readout is Readout.ANALOG else hw.signs) + (adc.unit is not None)
         )
 
+    @property
+    def cells(self) -> CellLevels:
+        """What the cells hold: what was given, else what the weights' encoding says."""
+        return self._given if self._given is not None else encode(self.w, self.hw)
+
     @cached_property
     def _packed(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """Bit planes of the cells, and which columns are stored complemented; packed when first needed."""
         hw, (rows, outputs) = self.hw, self.w.shape
-        cells = encode(self.w, hw)
+        cells = self.cells
         tiles = cells.flips.shape[0]
         columns = hw.signs * hw.slices * outputs
         words = -(-min(hw.read_rows, max(rows, 1)) // 64)
@@ -107,7 +115,7 @@ class Matrix:
     @cached_property
     def bitsliced(self) -> BitslicedCells:
         """The cells for 512 vectors at once, listed when first needed."""
-        return BitslicedCells(encode(self.w, self.hw).levels, self.hw, self.adc.per_slice, self.signed)
+        return BitslicedCells(self.cells.levels, self.hw, self.adc.per_slice, self.signed)
 
     @cached_property
     def nanoseconds(self) -> float:
@@ -115,10 +123,12 @@ class Matrix:
         hw = self.hw
         if not self.can_bitslice:
             return self.conversions(1, self.signed) * _NANOSECONDS_PER_CONVERSION
-        ones = int(np.bitwise_count(np.abs(self.w)).sum(dtype=np.int64))
-        columns = 0
+        ones = columns = 0
         for first in range(0, self.w.shape[0], hw.read_rows):
-            columns += int(np.count_nonzero(encode(self.w[first : first + hw.read_rows], hw).levels.any(axis=0)))
+            tile = slice(first, first + hw.read_rows)
+            levels = encode(self.w[tile], hw).levels if self._given is None else self._given.levels[tile]
+            ones += int(np.bitwise_count(levels).sum(dtype=np.int64))
+            columns += int(np.count_nonzero(levels.any(axis=0)))
         rows = int(np.count_nonzero(self.w.any(axis=1)))
         return hw.input_cycles * (
             ones * _NANOSECONDS_PER_ADDITION + columns * _NANOSECONDS_PER_SUM + rows * _NANOSECONDS_PER_ROW
@@ -265,18 +275,28 @@ def split_matrix(codes: NDArray[np.int32], hw: Hardware, adc: AdcBits, signed: b
         limits = (np.int64(1) << np.array(adc.per_slice, np.int64)) - 1
         places = (1 << (hw.cell_bits * np.arange(hw.slices)))[:, None]
         signs = np.array([1, -1])[:, None, None]
+        kept: list[tuple[slice, NDArray[np.uint8]]] = []
         for rows in tiles:
             levels = encode(codes[rows], hw).levels
             over = levels.sum(axis=0, dtype=np.int64) * max_digit(hw, signed) > limits[:, None]
             if over.any():
                 rest[rows] = (levels * (over * places * signs)).sum(axis=(1, 2))
+                kept.append((rows, levels * over))
+        outputs = np.flatnonzero(rest.any(axis=0))
+        if outputs.size:
+            # the cells as they are: signed digits of the remainder by itself would be others
+            levels = np.zeros((len(codes), hw.signs, hw.slices, len(outputs)), np.uint8)
+            for rows, mine in kept:
+                levels[rows] = mine[..., outputs]
+            cells = CellLevels(levels=levels, flips=np.zeros((len(tiles), *levels.shape[1:]), np.bool_))
+            refuted.append((slice(0, len(codes)), outputs, Matrix(rest[:, outputs], hw, adc, signed, cells)))
     else:
         for rows, lossless in zip(tiles, lossless_columns(codes, hw, adc, signed), strict=True):
             rest[rows] = np.where(lossless, 0, codes[rows])
             outputs = np.flatnonzero(~lossless)
             if hw.encoding is not Encoding.DIFFERENTIAL and outputs.size:
                 refuted.append((rows, outputs, Matrix(codes[rows][:, outputs], hw, adc, signed)))
-    outputs = np.flatnonzero(rest.any(axis=0))
-    if hw.encoding is Encoding.DIFFERENTIAL and outputs.size:
-        refuted.append((slice(0, len(codes)), outputs, Matrix(rest[:, outputs], hw, adc, signed)))
+        outputs = np.flatnonzero(rest.any(axis=0))
+        if hw.encoding is Encoding.DIFFERENTIAL and outputs.size:
+            refuted.append((slice(0, len(codes)), outputs, Matrix(rest[:, outputs], hw, adc, signed)))
     return Split(codes - rest, refuted, hw.input_range(signed))

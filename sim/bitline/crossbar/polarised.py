@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitline.errors import ConfigError
-from bitline.hardware import Encoding, Hardware, Readout
+from bitline.hardware import Digits, Encoding, Hardware, Readout
 from bitline.layers import MatrixLayer
 
 __all__ = ["PolarisedMapping", "fragment_hardware", "polarised_mapping"]
@@ -61,6 +61,8 @@ def fragment_hardware(hw: Hardware, fragment: int) -> Hardware:
             f"polarised mapping: needs the differential encoding with digital readout, "
             f"hardware {hw.name} has {hw.encoding.value}, {hw.readout.value}"
         )
+    if hw.digits is not Digits.MAGNITUDE:
+        raise ConfigError(f"polarised mapping: needs digits: magnitude, hardware {hw.name} has {hw.digits.value}")
     if fragment < 1 or hw.rows % fragment:
         raise ConfigError(f"polarised mapping: fragment must divide {hw.rows} rows, got {fragment}")
     return hw.replace(rows=fragment, active_rows=None)
