@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 
 import bitline
 import reference as twin
+from bitline.crossbar.certificate import certify_layers
+from bitline.crossbar.check import _listed_digits, check_certificate, derive_certificate
 from bitline.crossbar.digits import (
     balanced_digits,
     canonical_digits,
@@ -19,6 +24,7 @@ from bitline.crossbar.digits import (
     pair_sums,
 )
 from bitline.errors import ConfigError
+from bitline.layers import LayerKind, MatrixLayer
 from strategies import SMALL, Problem, examples, hardware, problems, small_hardware
 
 SIZES = [(1, 1), (1, 3), (1, 7), (2, 1), (2, 2), (2, 4), (3, 2), (3, 3), (4, 2), (7, 1), (8, 1), (8, 2)]
@@ -196,3 +202,85 @@ def test_the_default_leaves_hashes_alone() -> None:
     assert plain.replace(digits="magnitude").sha256() == plain.sha256()
     assert "digits" not in plain.model_dump()
     assert plain.replace(digits="balanced").sha256() != plain.sha256()
+
+
+def _layers(seed: int) -> list[MatrixLayer]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for name, shape in (("grouped", (2, 9, 3)), ("tall", (1, 37, 4))):
+        codes = rng.integers(-127, 128, shape).astype(np.int32)
+        codes[rng.random(shape) < 0.3] = 0
+        scale = np.ones((shape[0], shape[2]))
+        found.append(MatrixLayer(name=name, kind=LayerKind.CONV2D, codes=codes, weight_scale=scale, bias=None))
+    return found
+
+
+@pytest.mark.parametrize("readout", ["digital", "analog"])
+@pytest.mark.parametrize("digits", ["canonical", "balanced"])
+def test_the_independent_check_agrees(digits: str, readout: str) -> None:
+    for seed, adc_bits in enumerate(("weight_aware", 3, 4, 5)):
+        hw = bitline.load_hardware("tinyadc", rows=16, digits=digits, readout=readout, adc_bits=adc_bits)
+        layers = _layers(seed)
+        document = certify_layers(layers, hw).to_json()
+        assert check_certificate(document, layers) == []
+        # the same digits do not write other weights
+        other = [replace(layer, codes=layer.codes[:, ::-1].copy()) for layer in layers]
+        assert check_certificate(document, other) != []
+
+
+@pytest.mark.parametrize("digits", ["canonical", "balanced"])
+def test_two_hundred_tampered_certificates_are_refused(digits: str) -> None:
+    hw = bitline.load_hardware("tinyadc", rows=16, digits=digits, adc_bits=4)
+    layers = _layers(7)
+    document = certify_layers(layers, hw).to_json()
+    rng = np.random.default_rng(11)
+    for number in range(200):
+        tampered = json.loads(json.dumps(document))
+        entry = tampered["layers"][number % 2]
+        packed = bytearray(base64.b64decode(entry["carries"]))
+        if number % 10 == 9:
+            record = entry["columns_worst"][int(rng.integers(len(entry["columns_worst"])))]
+            record["max_sum"] -= 1
+        else:  # one carry forged: no digits of these weights, or other digits than the sums are of
+            count = 3 * layers[number % 2].codes.size
+            bit = int(rng.integers(count))
+            packed[bit // 8] ^= 128 >> bit % 8
+            entry["carries"] = base64.b64encode(bytes(packed)).decode()
+        complaints = check_certificate(tampered, layers)
+        if not complaints:  # other digits of the same weight and every worst sum the same: as good a proof
+            assert digits == "balanced"
+            assert number % 10 != 9
+            listed = derive_certificate(layers, hw, None, _listed_digits(tampered, layers, hw))
+            assert listed["layers"] == tampered["layers"]
+            continue
+        assert all("\n" not in line for line in complaints)
+
+
+def test_digits_that_are_no_digits_are_named() -> None:
+    hw = bitline.load_hardware("tinyadc", digits="balanced")
+    layer = replace(_layers(0)[0], codes=np.array([[[1]]], np.int32), weight_scale=np.ones((1, 1)))
+    document = certify_layers([layer], hw).to_json()
+    # 1 is (1, 0, 0, 0); a carry into slice 1 only would make it (-3, 1, 0, 0), which is 1 too
+    document["layers"][0]["carries"] = base64.b64encode(bytes([0b10000000])).decode()
+    assert any("max_sum" in line for line in check_certificate(document, [layer]))
+    for text, word in (
+        (base64.b64encode(bytes([0b11000000])).decode(), None),  # (-3, -2, 1, 0) + ... = 1 as well
+        (base64.b64encode(bytes([0b01000000])).decode(), "not digits"),  # slice 1 would hold -4
+        (base64.b64encode(bytes([0b00010000])).decode(), "more than 3 bits"),
+        ("", "expected 3 bits"),
+        ("?", "expected 3 bits"),
+        (None, "expected 3 bits"),
+    ):
+        document["layers"][0]["carries"] = text
+        complaints = check_certificate(document, [layer])
+        assert complaints
+        assert word is None or word in complaints[0]
+
+
+def test_a_larger_sum_is_not_canonical() -> None:
+    hw = bitline.load_hardware("tinyadc", digits="canonical")
+    layer = replace(_layers(0)[0], codes=np.array([[[7]]], np.int32), weight_scale=np.ones((1, 1)))
+    document = certify_layers([layer], hw).to_json()
+    assert check_certificate(document, [layer]) == []
+    document["layers"][0]["carries"] = base64.b64encode(bytes([0])).decode()  # (3, 1) sums to 4, (-1, 2) to 3
+    assert "smaller sum" in check_certificate(document, [layer])[0]

@@ -6,6 +6,7 @@ column is lossless at N bits for every input if and only if ``S_max <= 2^N - 1``
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from bitline.crossbar.adc import (
     signed_bits,
     unsigned_bits,
 )
-from bitline.crossbar.encoding import check_weights, encode
+from bitline.crossbar.encoding import check_weights, chosen_digits, encode
 from bitline.errors import RangeError, ShapeError
-from bitline.hardware import Encoding, Hardware, Readout
+from bitline.hardware import Digits, Encoding, Hardware, Readout
 from bitline.layers import LayerKind, MatrixLayer
 
 __all__ = [
@@ -244,6 +245,7 @@ class Certificate:
                 "code": _code_of_largest_digit(self.hardware, self.signed_inputs),
                 "rows": np.flatnonzero(witness).tolist(),
             },
+            **({} if self.hardware.digits is Digits.MAGNITUDE else {"carries": _carries(self.codes, self.hardware)}),
         }
 
 
@@ -301,6 +303,23 @@ class NetworkCertificate:
             "adc_bits": {"equation": self.equation, "paper": self.paper, "weight_aware": self.bits},
             "layers": [layer.to_json(kind) for layer, kind in zip(self.layers, self.kinds, strict=True)],
         }
+
+
+def _carries(codes: NDArray[np.int32], hw: Hardware) -> str:
+    """Which digits the cells hold: the carries into slices 1, 2, ... of every weight, as bits in C order, in base64.
+
+    A slice holds its digit of ``|w|`` and the carry into it, less ``2^cell_bits`` where it carries.
+    """
+    groups, rows, columns = codes.shape
+    carries = np.zeros((max(0, hw.slices - 1), groups, rows, columns), np.bool_)
+    for g, group in enumerate(codes):
+        digits = chosen_digits(group, hw)
+        rest = np.abs(group)
+        for j in range(hw.slices - 1):
+            # what is left above this slice, less what would be left of the plain magnitude
+            rest = (rest - digits[j] * np.sign(group)) >> hw.cell_bits
+            carries[j, g] = rest != np.abs(group) >> (hw.cell_bits * (j + 1))
+    return base64.b64encode(np.packbits(carries.ravel()).tobytes()).decode("ascii")
 
 
 def codes_sha256(codes: NDArray[np.int32]) -> str:

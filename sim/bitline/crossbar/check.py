@@ -3,11 +3,13 @@
 Written from docs/contract.md: digits of the codes by integer division, sums by ``sum``, bits by comparing with powers
 of two. The whole certificate is derived again from the weight codes and the hardware description it names, down to
 which of several equal columns is written and to the bytes of the file, so a reader sees nothing that was not checked.
-The hardware description itself is the premise, not a claim: its hash says which one it is.
+The hardware description itself is the premise, not a claim: its hash says which one it is. So are signed digits, which
+the file lists: they are checked to write the weights.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -113,7 +115,11 @@ def check_certificate(
     """
     hw = certified_hardware(document)
     sha256 = document.get("checkpoint_sha256") if checkpoint_sha256 is None else checkpoint_sha256
-    expected = derive_certificate(layers, hw, sha256)
+    try:
+        digits = _listed_digits(document, layers, hw)
+    except _NotDigits as error:
+        return [str(error)]
+    expected = derive_certificate(layers, hw, sha256, digits)
     complaints = list(_differences(document, expected, ""))
     if content is not None and not complaints:
         wanted = canonical_bytes(expected)
@@ -124,14 +130,26 @@ def check_certificate(
     return complaints
 
 
-def derive_certificate(layers: Sequence[MatrixLayer], hw: Hardware, checkpoint_sha256: str | None) -> dict[str, Any]:
-    """The certificate of these weights, derived without the prover."""
-    sums = [_measure(layer, hw) for layer in layers]
+def derive_certificate(
+    layers: Sequence[MatrixLayer],
+    hw: Hardware,
+    checkpoint_sha256: str | None,
+    digits: Sequence[NDArray[np.int64]] | None = None,
+) -> dict[str, Any]:
+    """The certificate of these weights, derived without the prover.
+
+    Parameters
+    ----------
+    digits : sequence of ndarray [shape=(S, G, K, N), int64], optional
+        Signed digits that the cells hold, one array a layer; by default those of the magnitudes.
+    """
+    chosen: Sequence[NDArray[np.int64] | None] = [None] * len(layers) if digits is None else digits
+    sums = [_measure(layer, hw, mine) for layer, mine in zip(layers, chosen, strict=True)]
     counts = [_counts(layer, measured, hw) for layer, measured in zip(layers, sums, strict=True)]
     configured = _configured(counts, hw)
     entries = [
-        _layer(layer, measured, count, bits, hw)
-        for layer, measured, count, bits in zip(layers, sums, counts, configured, strict=True)
+        _layer(layer, measured, count, bits, hw, mine)
+        for layer, measured, count, bits, mine in zip(layers, sums, counts, configured, chosen, strict=True)
     ]
     papers = [count["paper"] for count in counts if count["paper"] is not None]
     return {
@@ -191,6 +209,82 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+# --- signed digits ------------------------------------------------------------------------------------------------
+
+
+class _NotDigits(Exception):
+    """What a certificate lists are not digits of the weights."""
+
+
+def _listed_digits(
+    document: dict[str, Any], layers: Sequence[MatrixLayer], hw: Hardware
+) -> list[NDArray[np.int64]] | None:
+    """The digits that the cells hold, from the carries that a certificate lists; None where they are magnitudes'.
+
+    The digits are what the file says how to program, not a claim: any that write the weights will do for a proof. That
+    they write the weights is checked here, and for ``canonical`` that no others have a smaller sum.
+    """
+    if hw.digits.value == "magnitude":
+        return None
+    entries = document.get("layers")
+    if not isinstance(entries, list) or len(entries) != len(layers):
+        raise _NotDigits(f"layers: expected {len(layers)} entries with carries")
+    found = []
+    for entry, layer in zip(entries, layers, strict=True):
+        text = entry.get("carries") if isinstance(entry, dict) else None
+        try:
+            packed = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+        except ValueError:
+            packed = b""
+        found.append(_digits_of_carries(packed, layer, hw))
+    return found
+
+
+def _digits_of_carries(packed: bytes, layer: MatrixLayer, hw: Hardware) -> NDArray[np.int64]:
+    """Digits [shape=(S, G, K, N)]: a slice holds its plain digit and the carry into it, less the base if it carries."""
+    base, slices = 2**hw.cell_bits, _slices(hw)
+    count = (slices - 1) * layer.codes.size
+    if len(packed) != -(-count // 8):
+        raise _NotDigits(f"layer {layer.name}: carries: expected {count} bits in base64")
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8))
+    if bits[count:].any():
+        raise _NotDigits(f"layer {layer.name}: carries: more than {count} bits are set")
+    inner = bits[:count].reshape(slices - 1, *layer.codes.shape).astype(np.int64)
+    nothing = np.zeros((1, *layer.codes.shape), np.int64)
+    carries = np.concatenate([nothing, inner, nothing])
+    magnitudes = np.abs(layer.codes.astype(np.int64))
+    digits = np.stack([magnitudes // base**j % base + carries[j] - base * carries[j + 1] for j in range(slices)])
+    written = sum(digits[j] * base**j for j in range(slices))
+    if (np.abs(digits) >= base).any() or (written != magnitudes).any():
+        raise _NotDigits(f"layer {layer.name}: carries: these are not digits of the weights")
+    if hw.digits.value == "canonical" and (np.abs(digits).sum(axis=0) != _least_sums(magnitudes, base, slices)).any():
+        raise _NotDigits(f"layer {layer.name}: carries: other digits of the weights have a smaller sum")
+    return digits * np.sign(layer.codes.astype(np.int64))
+
+
+def _least_sums(magnitudes: NDArray[np.int64], base: int, slices: int) -> NDArray[np.int64]:
+    """Least sum of digits' magnitudes, from the lowest slice up: what is left is either rounded down or up."""
+    values = np.arange(int(magnitudes.max(initial=0)) + 2)
+    least = np.where(values == 0, 0, np.int64(1) << 40)  # no slice is left
+    for _ in range(slices):
+        low = values % base
+        up = np.minimum((values + base - low) // base, values[-1])
+        least = np.minimum(low + least[values // base], np.where(low > 0, base - low + least[up], np.int64(1) << 40))
+    return np.asarray(least[magnitudes])
+
+
+def _carries_text(codes: NDArray[np.int32], digits: NDArray[np.int64], hw: Hardware) -> str:
+    """The carries into slices 1, 2, ... as bits, weight by weight in C order, packed and in base64."""
+    base = 2**hw.cell_bits
+    magnitudes, signs = np.abs(codes.astype(np.int64)), np.sign(codes.astype(np.int64))
+    carry, carries = np.zeros_like(magnitudes), []
+    for j in range(_slices(hw) - 1):
+        carry = (magnitudes // base**j % base + carry - digits[j] * signs) // base
+        carries.append(carry)
+    bits = np.stack(carries).astype(np.uint8).ravel() if carries else np.zeros(0, np.uint8)
+    return base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
+
+
 # --- deriving -----------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +321,12 @@ def _slices(hw: Hardware) -> int:
     return -(-bits // hw.cell_bits)
 
 
-def _levels(codes: NDArray[np.int32], sign: str, hw: Hardware) -> NDArray[np.int64]:
-    """Cell levels [shape=(S, rows, columns)] of the rows of one tile."""
+def _levels(
+    codes: NDArray[np.int32], sign: str, hw: Hardware, digits: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Cell levels [shape=(S, rows, columns)] of the rows of one tile, whose weights may have digits of their own."""
+    if digits is not None:
+        return np.where(digits > 0, digits, 0) if sign == "positive" else np.where(digits < 0, -digits, 0)
     wide = codes.astype(np.int64)
     if sign == "positive":
         part = np.where(wide > 0, wide, 0)
@@ -257,7 +355,7 @@ def _digits(magnitude: int, hw: Hardware) -> int:
     return max(int(magnitude // base**i % base) for i in range(-(-hw.input_bits // hw.dac_bits)))
 
 
-def _measure(layer: MatrixLayer, hw: Hardware) -> _Measured:
+def _measure(layer: MatrixLayer, hw: Hardware, digits: NDArray[np.int64] | None) -> _Measured:
     digit = _largest_digit(hw, layer.signed_inputs)
     sums: dict[tuple[int, int, str], NDArray[np.int64]] = {}
     units: dict[int, int] = {}
@@ -265,7 +363,10 @@ def _measure(layer: MatrixLayer, hw: Hardware) -> _Measured:
     for tile, part in enumerate(_tiles(layer, hw)):
         nonzeros_max = max(nonzeros_max, int((layer.codes[:, part] != 0).sum(axis=1).max(initial=0)))
         for sign in _signs(hw):
-            by_group = [_levels(layer.codes[g, part], sign, hw).sum(axis=1) * digit for g in range(layer.groups)]
+            by_group = []
+            for g in range(layer.groups):
+                mine = None if digits is None else digits[:, g, part]
+                by_group.append(_levels(layer.codes[g, part], sign, hw, mine).sum(axis=1) * digit)
             for j in range(_slices(hw)):
                 sums[tile, j, sign] = np.stack([group[j] for group in by_group])
         if hw.encoding.value != "differential":
@@ -340,7 +441,12 @@ def _configured(counts: Sequence[dict[str, Any]], hw: Hardware) -> list[tuple[li
 
 
 def _layer(
-    layer: MatrixLayer, measured: _Measured, counts: dict[str, Any], bits: tuple[list[int], int | None], hw: Hardware
+    layer: MatrixLayer,
+    measured: _Measured,
+    counts: dict[str, Any],
+    bits: tuple[list[int], int | None],
+    hw: Hardware,
+    digits: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     """One layer's entry."""
     per_slice, unit_bits = bits
@@ -381,7 +487,8 @@ def _layer(
         "max_column_sum": max((record["max_sum"] for record in records), default=0),
         "refuted_columns": refuted,
         "columns_worst": records,
-        "witness": _witness(layer, records, hw),
+        "witness": _witness(layer, records, hw, digits),
+        **({} if digits is None else {"carries": _carries_text(layer.codes, digits, hw)}),
     }
 
 
@@ -410,7 +517,9 @@ def _entry(
     }
 
 
-def _witness(layer: MatrixLayer, records: Sequence[dict[str, Any]], hw: Hardware) -> dict[str, Any] | None:
+def _witness(
+    layer: MatrixLayer, records: Sequence[dict[str, Any]], hw: Hardware, digits: NDArray[np.int64] | None
+) -> dict[str, Any] | None:
     """Rows and the code that drive the worst refuted column past its range, by what that column then sums to."""
     refuted = [record for record in records if not record["lossless"]]
     if not refuted:
@@ -420,7 +529,8 @@ def _witness(layer: MatrixLayer, records: Sequence[dict[str, Any]], hw: Hardware
     if worst["slice"] is None:
         levels = np.ones(part.stop - part.start, np.int64)
     else:
-        cells = _levels(layer.codes[worst["group"], part], worst["sign"], hw)
+        mine = None if digits is None else digits[:, worst["group"], part]
+        cells = _levels(layer.codes[worst["group"], part], worst["sign"], hw, mine)
         levels = cells[worst["slice"], :, worst["column"]]
     code = _driving_code(layer.signed_inputs, hw)
     magnitude = abs(code) if hw.dac_bits > 1 else code % 2**hw.input_bits

@@ -112,7 +112,7 @@ def _canonical_table(bits: int, cell_bits: int, slices: int) -> NDArray[np.signe
         chosen = magnitudes == smallest
         alive, came_from[i] = chosen.any(axis=0), chosen.argmax(axis=0)
         left -= smallest
-    digits = np.zeros((slices, 1 << bits), _digit_type(cell_bits))
+    digits: NDArray[np.signedinteger] = np.zeros((slices, 1 << bits), _digit_type(cell_bits))
     out = np.zeros(1 << bits, np.int64)
     for i in range(slices - 1, -1, -1):
         carry = np.take_along_axis(came_from[i], out[None], axis=0)[0]
