@@ -107,7 +107,15 @@ def test_the_chip_takes_its_columns_and_turns() -> None:
         name="w", kind=OperationKind.MATRIX, inputs=(), output_shape=(40, 1, 1), groups=1, rows=200, columns=40
     )
     facts = WeightFacts(
-        removed_rows=(0,), removed_columns=(0,), zero_crossbars=0, passes=1, turns=16, tile_columns=((160, 256),)
+        removed_rows=(0,),
+        removed_columns=(0,),
+        zero_crossbars=0,
+        zero_columns=0,
+        zero_cells=0,
+        zero_groups=0,
+        passes=1,
+        turns=16,
+        tile_columns=((160, 256),),
     )
     mapped = map_layer(shape, hw, facts)
     assert (mapped.crossbars, mapped.row_tiles, mapped.column_groups, mapped.turns) == (4, 2, 2, 16)
