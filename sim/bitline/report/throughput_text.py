@@ -284,7 +284,7 @@ def _layer_table(design: _Row) -> Table:
                 f"{groups}{layer['rows']} x {layer['columns']}",
                 number(layer["replicas"]),
                 number(layer["crossbars"]),
-                number(layer["dropped_crossbars"]),
+                number(layer["dropped_crossbars"] * layer["replicas"]),
                 str(bits[0]) if len(set(bits)) == 1 else " ".join(map(str, bits)),
                 number(layer["positions"]),
                 number(layer["interval_cycles"]),
