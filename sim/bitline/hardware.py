@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bitline.bounds import Bounded, Line
 from bitline.chip_description import ChipDescription
-from bitline.errors import ConfigError
+from bitline.errors import ConfigError, RangeError
 from bitline.input_files import STANDARD_INPUT, read_text
 from bitline.paths import expanded
 from bitline.yaml_files import MAX_YAML_BYTES, parse_yaml
@@ -165,6 +165,11 @@ class Hardware(BaseModel):
             raise ValueError(f"readout: analog needs encoding: differential, not {self.encoding.value}")
         if self.digits is not Digits.MAGNITUDE and self.encoding is not Encoding.DIFFERENTIAL:
             raise ValueError(f"digits: {self.digits.value} needs encoding: differential, not {self.encoding.value}")
+        if self.chip is not None and self.chip.adc.table and isinstance(self.adc_bits, int):
+            try:
+                self.chip.adc.point(self.adc_bits)
+            except RangeError as error:
+                raise ValueError(f"adc_bits: {error}") from None
         if self.active_rows is not None and self.rows % self.active_rows:
             raise ValueError(f"active_rows: must divide rows: {self.rows}, got {self.active_rows}")
         if self.adc_bits is AdcPolicy.PAPER and (self.read_rows, self.cell_bits, self.dac_bits) != (128, 2, 1):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitline._version import __version__
 from bitline.chip import ChipReport, Replication, WeightFacts, adc_points, estimate, peak
+from bitline.chip.adc_laws import laws_of
 from bitline.chip.mapping import chip_of
 from bitline.chip.published_peaks import PUBLISHED_PEAKS
 from bitline.chip.timeline import timeline
@@ -273,8 +274,8 @@ def _peak_section(hw: Hardware, bits: int | None, law: str | None) -> dict[str, 
     return section
 
 
-def _laws() -> Iterator[tuple[AdcLaw, int]]:
-    for law in AdcLaw:
+def _laws(hw: Hardware) -> Iterator[tuple[AdcLaw, int]]:
+    for law in laws_of(chip_of(hw).adc):
         for bits in range(1, 13):
             yield law, bits
 
@@ -362,7 +363,7 @@ def _network_design(
         section["ladder"] = _ladder(at, matrix, chip_of(hw).adc.bits, law)
         if certificate is not None or bits is not None:
             section["ladder"].append(_step("this design", None, priced))
-        section["adc_sweep"] = _sweep(at, weights)
+        section["adc_sweep"] = _sweep(at, weights, hw)
     return section, priced
 
 
@@ -373,7 +374,7 @@ def _ladder(at: Any, layers: int, printed: int, law: str | None) -> list[dict[st
         try:
             priced = at([printed] + [bits] * (layers - 1), None, law)
         except RangeError:
-            break  # below this law's domain
+            continue  # outside this law's domain
         steps.append(_step(f"{bits} bits", bits, priced))
     return steps
 
@@ -387,9 +388,9 @@ def _step(name: str, bits: int | None, priced: ChipReport) -> dict[str, Any]:
     }
 
 
-def _sweep(at: Any, weights: Mapping[str, WeightFacts] | None) -> list[dict[str, Any]]:
+def _sweep(at: Any, weights: Mapping[str, WeightFacts] | None, hw: Hardware) -> list[dict[str, Any]]:
     points = []
-    for law, bits in _laws():
+    for law, bits in _laws(hw):
         try:
             performance = at(bits, weights, law).to_json()["performance"]
         except RangeError:

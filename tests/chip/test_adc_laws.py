@@ -22,6 +22,8 @@ from bitline.chip_description import AdcLaw, RateLaw
 from bitline.errors import RangeError
 from bitline.hardware import load_hardware
 
+FORMULAS = [law for law in AdcLaw if law is not AdcLaw.TABLE]
+
 # Ratios to 8 bits, power / area, of Kull et al. (ISSCC 2013) scaled as ISAAC and TinyADC scale its blocks, of
 # Accelergy's regression, and of PUMA's constants; three printed digits.
 RATIOS = {
@@ -59,14 +61,14 @@ def test_survey_refuses_low_resolutions(bits):
         adc_scale(AdcLaw.SURVEY, bits)
 
 
-@pytest.mark.parametrize("law", list(AdcLaw))
+@pytest.mark.parametrize("law", FORMULAS)
 @pytest.mark.parametrize("bits", [0, 17, -1])
 def test_every_law_refuses_what_lies_outside_its_domain(law, bits):
     with pytest.raises(RangeError):
         adc_scale(law, bits)
 
 
-@given(st.sampled_from(list(AdcLaw)), st.integers(5, 16), st.integers(4, 16))
+@given(st.sampled_from(FORMULAS), st.integers(5, 16), st.integers(4, 16))
 def test_more_bits_never_cost_less(law, bits, baseline):
     less, more = adc_scale(law, bits - 1, baseline), adc_scale(law, bits, baseline)
     assert less.power < more.power
@@ -84,9 +86,9 @@ def test_conversion_rate():
 
 def test_points_of_the_adc_figure():
     points = adc_points(load_hardware("isaac"), bits=range(2, 9))
-    by_law = {law: [p for p in points if p["law"] == law] for law in AdcLaw}
+    by_law = {law: [p for p in points if p["law"] == law] for law in FORMULAS}
     assert [p["adc_bits"] for p in by_law[AdcLaw.SURVEY]] == [4, 5, 6, 7, 8]  # it refuses 2 and 3
-    assert [len(by_law[law]) for law in AdcLaw] == [7, 7, 5, 7, 7]
+    assert [len(by_law[law]) for law in FORMULAS] == [7, 7, 5, 7, 7]
     # the 6-bit Kull point is Table III's first assumption
     (six,) = [p for p in by_law[AdcLaw.KULL] if p["adc_bits"] == 6]
     assert six["gops_per_w"] == pytest.approx(728.3, rel=5e-4)

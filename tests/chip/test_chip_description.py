@@ -95,7 +95,7 @@ def _broken(path: str, value=None, drop: bool = False) -> dict:
         ("chip.components.adc.power_mw", "16", "chip.components.adc.power_mw: must be a number, got '16'"),
         ("chip.components.adc.power_mw", float("nan"), "chip.components.adc.power_mw: .*finite"),
         ("chip.components.dac.source", "", "chip.components.dac.source: "),
-        ("chip.components.dac.per", "wire", "chip.components.dac.per: .*'cell', 'row', 'column'"),
+        ("chip.components.dac.per", "wire", "components.dac.per must be one of cell, row, column"),
         ("chip.components.adc.per", "tile", "chip: components.adc.per must be column, crossbar or ima, not tile"),
         ("chip.components.dac.power_uw", 1, "chip.components.dac.power_uw: unknown key"),
         ("chip.hierarchy.crossbars_per_ima.value", 0, "chip.hierarchy.crossbars_per_ima.value: must lie in 1.*, got 0"),

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bitline.chip_description import AdcLaw, RateLaw
+from bitline.chip_description import AdcDescription, AdcLaw, RateLaw
 from bitline.errors import RangeError
 
 __all__ = [
@@ -29,7 +29,10 @@ __all__ = [
     "halves_per_bit",
     "kull_latches_constant",
     "kull_split",
+    "laws_of",
     "linear_power_constant_area",
+    "rate_at",
+    "scale_at",
     "survey_area_um2",
     "survey_energy_pj",
     "survey_regression",
@@ -148,7 +151,43 @@ def adc_scale(law: AdcLaw, bits: float, baseline: float = 8) -> AdcScale:
     RangeError
         ``bits`` outside the law's domain.
     """
+    if law not in _LAWS:
+        raise RangeError("adc law table: the table is in a hardware description, a baseline alone has none")
     return _LAWS[law](bits, baseline)
+
+
+def laws_of(adc: AdcDescription) -> tuple[AdcLaw, ...]:
+    """Laws a description's ADC can be scaled by: all formulas, and its own table where it has one."""
+    return tuple(law for law in AdcLaw if law is not AdcLaw.TABLE or adc.table)
+
+
+def scale_at(adc: AdcDescription, law: AdcLaw, bits: float) -> AdcScale:
+    """Power (or energy a conversion) and area of an ADC of ``bits``, relative to the one the component prints.
+
+    Raises
+    ------
+    RangeError
+        ``bits`` outside the law's domain, or not in the table.
+    """
+    if law is not AdcLaw.TABLE:
+        return adc_scale(law, bits, adc.bits)
+    at, base = adc.point(bits), adc.point(adc.bits)
+    return AdcScale(at.cost / base.cost, at.area_mm2 / base.area_mm2)
+
+
+def rate_at(adc: AdcDescription, bits: float) -> float:
+    """Conversions of one ADC of ``bits`` in 1e9 a second: of the table where that has rates, else by the rate law.
+
+    Raises
+    ------
+    RangeError
+        ``bits`` outside 1..16, or not in the table.
+    """
+    if adc.table:
+        listed = adc.point(bits).sample_rate_gsps
+        if listed is not None:
+            return listed
+    return adc.sample_rate_gsps.value * adc_rate_scale(adc.rate_law, bits, adc.bits)
 
 
 def comparison_share(law: AdcLaw, bits: int) -> float:

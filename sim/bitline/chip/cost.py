@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitline.chip.adc_laws import MAX_BITS, adc_rate_scale, adc_scale
+from bitline.chip.adc_laws import MAX_BITS, laws_of, rate_at, scale_at
 from bitline.chip.mapping import LayerMapping, chip_of
 from bitline.chip.timing import clock_of
-from bitline.chip_description import AdcLaw, Per
+from bitline.chip_description import AdcLaw, Event, Per
 from bitline.errors import ConfigError, RangeError
 from bitline.hardware import AdcPolicy, Hardware, Readout
 
@@ -67,11 +67,13 @@ def law_of(hw: Hardware, law: AdcLaw | str | None) -> AdcLaw:
     ConfigError
         No such law.
     """
-    described = chip_of(hw).adc.law
-    try:
-        return described if law is None else AdcLaw(law)
-    except ValueError:
-        raise ConfigError(f"ADC law must be one of {', '.join(name.value for name in AdcLaw)}, got {law}") from None
+    adc = chip_of(hw).adc
+    if law is None:
+        return adc.law
+    known = laws_of(adc)
+    if law not in known:
+        raise ConfigError(f"ADC law must be one of {', '.join(name.value for name in known)}, got {law}")
+    return AdcLaw(law)
 
 
 def design_bits(hw: Hardware, adc_bits: int | None = None) -> tuple[int, str]:
@@ -95,8 +97,11 @@ class ComponentPrice:
     level: Level
     units: float
     power_mw: float
+    """When active; of an energy by event, that of as many events as a full crossbar can cause."""
     area_mm2: float
     source: str
+    energy_pj: float | None = None
+    """Of one event, where the description states it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,26 +168,42 @@ def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
     """
     chip = chip_of(hw)
     values = (adc_bits,) if isinstance(adc_bits, int) else adc_bits
-    scales = [adc_scale(law, bits, chip.adc.bits) for bits in values]
+    scales = [scale_at(chip.adc, law, bits) for bits in values]
     adc_power = sum(scale.power for scale in scales) / len(scales)
     adc_area = sum(scale.area for scale in scales) / len(scales)
+    cycle_ns = clock_of(hw, max(values)).cycle_ns
+    full = _events_of_a_full_crossbar(hw)
+    in_ima, in_tile = chip.hierarchy.crossbars_per_ima.value, chip.hierarchy.imas_per_tile.value
+    crossbars = {
+        "ima": in_ima,
+        "tile": in_ima * in_tile,
+        "chip": in_ima * in_tile * chip.hierarchy.tiles_per_chip.value,
+    }
     components = []
     for name, component in chip.components.items():
         units = chip.units(name, hw.rows, hw.columns)
         factor = units / component.units
-        power, area = component.power_mw * factor, component.area_mm2 * factor
+        area = component.area_mm2 * factor
+        level = _LEVEL.get(chip.level_of(name), "ima")
+        energy = component.energy_pj
+        if component.event is not None and energy is not None:
+            energy *= adc_power if name == "adc" else 1
+            power = energy * full[component.event] * crossbars[level] / cycle_ns  # pJ / ns = mW
+        else:
+            power = (component.power_mw or 0.0) * factor * (adc_power if name == "adc" else 1)
+            if name == "crossbar" or component.per in (Per.CELL, Per.ROW):  # printed with all rows on
+                power *= hw.read_rows / hw.rows
         if name == "adc":
-            power, area = power * adc_power, area * adc_area
-        if name == "crossbar" or component.per in (Per.CELL, Per.ROW):  # printed with all rows on
-            power *= hw.read_rows / hw.rows
+            area *= adc_area
         components.append(
             ComponentPrice(
                 name=name,
-                level=_LEVEL.get(component.per, "ima"),
+                level=level,
                 units=units,
                 power_mw=power,
                 area_mm2=area,
                 source=component.source,
+                energy_pj=energy,
             )
         )
     return PriceTable(
@@ -192,6 +213,44 @@ def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
         imas_per_tile=chip.hierarchy.imas_per_tile.value,
         tiles_per_chip=chip.hierarchy.tiles_per_chip.value,
     )
+
+
+def _events_of_a_full_crossbar(hw: Hardware) -> dict[Event, float]:
+    """Events of one crossbar in one cycle, all its rows, cells and columns used, at full activity."""
+    conversions = hw.columns / (2 if hw.readout is Readout.ANALOG else 1)
+    a_vector = 1 / (hw.input_cycles * (hw.rows // hw.read_rows))  # of an input vector, in one cycle
+    read = hw.rows * hw.input_bits * a_vector
+    written = hw.columns / (hw.slices * hw.signs) * hw.input_bits * a_vector
+    return {
+        Event.CONVERSION: conversions,
+        Event.SHIFT_AND_ADD: conversions,
+        Event.WORD_LINE: hw.read_rows,
+        Event.CELL: hw.read_rows * hw.columns,
+        Event.READ: 1,
+        Event.BUFFER_BIT: read + written,
+        Event.BUS_BIT: read,
+        Event.ROUTER_BIT: written,
+    }
+
+
+def _events_of_a_layer(mapping: LayerMapping, hw: Hardware, cycles: int) -> dict[Event, float]:
+    """Events of one image in one copy of a layer: reads, conversions and code bits that are; all lines, all cells."""
+    reads = mapping.crossbars * cycles
+    analog = 2 if hw.readout is Readout.ANALOG else 1
+    conversions = cycles / mapping.turns * mapping.columns_read / analog
+    vectors = cycles / (hw.input_cycles * mapping.input_passes * mapping.turns)
+    read = vectors * mapping.rows_read * hw.input_bits * mapping.input_passes
+    written = vectors * mapping.live_columns * hw.input_bits
+    return {
+        Event.CONVERSION: conversions,
+        Event.SHIFT_AND_ADD: conversions,
+        Event.WORD_LINE: reads * hw.read_rows,
+        Event.CELL: reads * hw.read_rows * hw.columns,
+        Event.READ: reads,
+        Event.BUFFER_BIT: read + written,
+        Event.BUS_BIT: read,
+        Event.ROUTER_BIT: written,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +273,7 @@ def layer_energy(
     """Energy in pJ of one image in one layer's IMAs at full activity, by component (mW x ns = pJ).
 
     Every component is on while its layer works: ADCs convert in every cycle, every word line is driven, every cell on.
+    What states its energy by event pays for every event there is, tile and chip included; all lines and cells count.
 
     Parameters
     ----------
@@ -224,13 +284,16 @@ def layer_energy(
     """
     chip = chip_of(hw)
     crossbars = mapping.crossbars / chip.hierarchy.crossbars_per_ima.value
-    return {
-        component.name: component.power_mw
-        * (imas if chip.components[component.name].per is Per.IMA else crossbars)
-        * cycles
-        * cycle_ns
-        for component in table.level("ima")
-    }
+    energy = {}
+    events = _events_of_a_layer(mapping, hw, cycles)
+    for component in table.components:
+        event = chip.components[component.name].event
+        if event is not None and component.energy_pj is not None:
+            energy[component.name] = component.energy_pj * events[event]
+        elif component.level == "ima":
+            held = imas if chip.level_of(component.name) is Per.IMA else crossbars
+            energy[component.name] = component.power_mw * held * cycles * cycle_ns
+    return energy
 
 
 def event_energy(
@@ -259,16 +322,23 @@ def event_energy(
     chip = chip_of(hw)
     units = {component.name: component for component in table.level("ima")}
     adc = units["adc"]
-    bits = table.adc_bits if isinstance(table.adc_bits, int) else max(table.adc_bits)
-    rate = chip.adc.sample_rate_gsps.value * adc_rate_scale(chip.adc.rate_law, bits, chip.adc.bits)
-    conversions = cycles / mapping.turns * mapping.columns_read / (2 if hw.readout is Readout.ANALOG else 1)
-    energy = {"adc": conversions * adc.power_mw / adc.units / rate}
-    events = {Per.ROW: lines, Per.CELL: cells}
-    for name, component in units.items():
-        count = events.get(chip.components[name].per)
+    energy = {}
+    if adc.energy_pj is None:  # an energy by conversion is the same either way
+        bits = table.adc_bits if isinstance(table.adc_bits, int) else max(table.adc_bits)
+        conversions = _events_of_a_layer(mapping, hw, cycles)[Event.CONVERSION]
+        energy["adc"] = conversions * adc.power_mw / adc.units / rate_at(chip.adc, bits)
+    counted = {Per.ROW: lines, Per.CELL: cells}
+    by_event = {Event.WORD_LINE: lines, Event.CELL: cells}
+    for component in table.components:
+        described = chip.components[component.name]
+        if component.energy_pj is not None:
+            if described.event in by_event:
+                energy[component.name] = component.energy_pj * by_event[described.event]
+            continue
+        count = counted.get(chip.level_of(component.name))
         if count is not None:
             on_at_once = component.units * hw.read_rows / hw.rows  # what the power is of
-            energy[name] = count * component.power_mw / on_at_once * cycle_ns
+            energy[component.name] = count * component.power_mw / on_at_once * cycle_ns
     return energy
 
 
@@ -404,7 +474,7 @@ def adc_points(
     """
     points: list[dict[str, object]] = []
     resolutions = list(bits)
-    for law in laws if laws is not None else AdcLaw:
+    for law in laws if laws is not None else laws_of(chip_of(hw).adc):
         for resolution in resolutions:
             try:
                 at = peak(hw, adc_bits=resolution, law=law)

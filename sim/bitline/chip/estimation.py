@@ -224,14 +224,16 @@ def estimate(
     )
     run = schedule(stages)
     buffers = _buffers(run, operations, hw)
-    capacity = chip_of(hw).timing.edram_kbytes.value * 1024
-    buffer_tiles = -int(-sum(b.bytes for b in buffers) // capacity)
+    chip = chip_of(hw)
+    buffer_tiles = 0
+    if chip.timing.edram_kbytes is not None:
+        buffer_tiles = -int(-sum(b.bytes for b in buffers) // (chip.timing.edram_kbytes.value * 1024))
     if buffer_tiles > design.tiles:
         design = _design(mappings, replicas, bits, hw, chosen_law, buffer_tiles)
-        most = chip_of(hw).hierarchy.max_chips
+        most = chip.most_chips
         if most is not None and design.chips > most:
             raise ConfigError(
-                f"hardware {hw.name}: chip.hierarchy.max_chips: the network fits no chip: its feature maps need the "
+                f"hardware {hw.name}: {chip.chips_limited_by}: its feature maps need the "
                 f"buffers of {buffer_tiles} tiles, {design.chips} chips, the most is {most}"
             )
 
@@ -368,6 +370,8 @@ def _report(
     period_us = period * clock.cycle_ns * 1e-3
     for level, count in (("tile", design.tiles), ("chip", design.chips)):
         for component in design.tables[-1].level(level):
+            if component.energy_pj is not None:
+                continue  # paid by event, with the layers that cause them
             for total in (energy, by_event):  # mW x us = nJ
                 total[component.name] = total.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
 

@@ -49,19 +49,19 @@ def tile_budget(mappings: Sequence[LayerMapping], hw: Hardware, tiles: int | Non
     RangeError
         A budget below one tile.
     """
-    hierarchy = chip_of(hw).hierarchy
-    per_chip = hierarchy.tiles_per_chip.value
+    chip = chip_of(hw)
+    per_chip, most_chips = chip.hierarchy.tiles_per_chip.value, chip.most_chips
     crossbars = np.array([m.crossbars for m in mappings], dtype=np.int64)
     needed = _tiles(crossbars, np.ones_like(crossbars), hw)
     if tiles is not None and tiles < 1:
         raise RangeError(f"tiles must be at least 1, got {tiles}")
     budget = -(-needed // per_chip) * per_chip if tiles is None else tiles
-    if hierarchy.max_chips is not None:
-        most = hierarchy.max_chips * per_chip
+    if most_chips is not None:
+        most = most_chips * per_chip
         if needed > most:
             raise ConfigError(
-                f"hardware {hw.name}: chip.hierarchy.max_chips: the network fits no chip: one copy of every layer "
-                f"needs {needed} tiles, {hierarchy.max_chips} chips of {per_chip} have {most}"
+                f"hardware {hw.name}: {chip.chips_limited_by}: one copy of every layer "
+                f"needs {needed} tiles, {most_chips} chips of {per_chip} have {most}"
             )
         budget = min(budget, most)
     if needed > budget:
@@ -111,11 +111,10 @@ def replicate(
         if any(count < 1 for count in how.values()):
             raise RangeError("replicas must be at least 1")
         chosen = np.minimum(np.array([how.get(name, 1) for name in names], dtype=np.int64), vectors)
-        needed, hierarchy = _tiles(crossbars, chosen, hw), chip_of(hw).hierarchy
-        if tiles is None and hierarchy.max_chips is None:
-            budget = needed  # nobody set a limit
-        elif tiles is None and hierarchy.max_chips is not None:
-            budget = hierarchy.max_chips * hierarchy.tiles_per_chip.value
+        needed, chip = _tiles(crossbars, chosen, hw), chip_of(hw)
+        if tiles is None:
+            most = chip.most_chips
+            budget = needed if most is None else most * chip.hierarchy.tiles_per_chip.value  # none: nobody set a limit
         if needed > budget:
             raise ConfigError(f"hardware {hw.name}: the replicas asked for need {needed} tiles, the budget is {budget}")
         return tuple(chosen.tolist())

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bitline.chip.adc_laws import adc_rate_scale
+from bitline.chip.adc_laws import rate_at
 from bitline.chip.mapping import LayerMapping, Placement, chip_of
 from bitline.chip.pipeline import Stage, Wait, waits_for
 from bitline.errors import ShapeError
@@ -55,8 +55,7 @@ def adc_read_ns(hw: Hardware, bits: float) -> float:
     chip = chip_of(hw)
     adcs = chip.units("adc", hw.rows, hw.columns) / chip.hierarchy.crossbars_per_ima.value
     columns = hw.columns / 2 if hw.readout is Readout.ANALOG else hw.columns
-    rate = chip.adc.sample_rate_gsps.value * adc_rate_scale(chip.adc.rate_law, bits, chip.adc.bits)
-    return columns / (adcs * rate)
+    return columns / (adcs * rate_at(chip.adc, bits))
 
 
 def clock_of(hw: Hardware, bits: float) -> Clock:
@@ -64,14 +63,14 @@ def clock_of(hw: Hardware, bits: float) -> Clock:
     timing = chip_of(hw).timing
     conversions = adc_read_ns(hw, bits)
     cycle = max(timing.array_read_ns.value, conversions)
-    digital = timing.digital_clock_ghz.value * cycle
+    links, each = timing.links, timing.link_gbyte_per_s
     return Clock(
         cycle_ns=cycle,
         set_by="adc" if conversions > timing.array_read_ns.value else "array_read",
-        edram_bits=timing.edram_port_bits.value * digital,
-        bus_bits=timing.bus_bits.value * digital,
-        router_bits=timing.router_bits.value * digital,
-        link_bits=timing.links.value * timing.link_gbyte_per_s.value * 8 * cycle,
+        edram_bits=timing.bandwidth(timing.edram_port_bits) * cycle,
+        bus_bits=timing.bandwidth(timing.bus_bits) * cycle,
+        router_bits=timing.bandwidth(timing.router_bits) * cycle,
+        link_bits=math.inf if links is None or each is None else links.value * each.value * 8 * cycle,
     )
 
 
@@ -134,7 +133,8 @@ def _gate_cycles(gates: Gates, tiles: int, hw: Hardware, clock: Clock) -> int:
     chip = chip_of(hw)
     moved = math.ceil(gates.moved * hw.input_bits / (clock.edram_bits * tiles))
     units = chip.units("sigmoid", hw.rows, hw.columns) * tiles if "sigmoid" in chip.components else math.inf
-    functions = math.ceil(gates.functions / (units * chip.timing.digital_clock_ghz.value * clock.cycle_ns))
+    rate = math.inf if chip.timing.digital_clock_ghz is None else chip.timing.digital_clock_ghz.value
+    functions = math.ceil(gates.functions / (units * rate * clock.cycle_ns))
     return max(moved, functions) - 1 + chip.timing.digital_cycles.value
 
 
@@ -231,6 +231,8 @@ def build_stages(
 
 def _rate(bits: float, bits_per_cycle: float, positions: int) -> tuple[int, int]:
     """Interval and lanes of a stage that moves ``bits`` a position through this bandwidth."""
+    if math.isinf(bits_per_cycle):
+        return 1, positions
     at_once = int(bits_per_cycle // bits)
     return (1, min(at_once, positions)) if at_once else (math.ceil(bits / bits_per_cycle), 1)
 
