@@ -15,7 +15,13 @@ from bitline.cli import main
 from bitline.comparison import METHODS, compare
 from bitline.conversion_search import DEFAULT_BUDGET
 from bitline.errors import ConfigError, RangeError
-from bitline.report.comparison_report import comparison_csv, comparison_figure, comparison_markdown, comparison_text
+from bitline.report.comparison_report import (
+    comparison_csv,
+    comparison_figure,
+    comparison_markdown,
+    comparison_text,
+    wilson,
+)
 from bitline.report.figure_style import render
 
 IMAGES = 4
@@ -94,6 +100,23 @@ def test_a_row_without_labels_or_price_is_left_out_of_the_figure(compared: tuple
     bare = {**compared[0], "rows": rows}
     assert render(comparison_figure(bare), "png")
     assert "-" in comparison_text(bare)
+
+
+def test_figure_has_a_line_a_row_and_intervals(compared: tuple[dict[str, Any], Path]) -> None:
+    report = compared[0]
+    figure = comparison_figure(report)
+    accuracy, energy, _ = figure.axes
+    marks = [line for line in accuracy.lines if line.get_marker() == "o"]
+    assert len({line.get_ydata()[0] for line in marks}) == len(report["rows"])  # none over another
+    bars = [line for line in accuracy.lines if line.get_marker() == "None"]
+    assert len(bars) == len(marks)
+    # all of 4 right: Wilson's lower bound is n / (n + z^2) = 4 / (4 + 3.8415) = 51.01 %
+    assert report["rows"][0]["simulated_top1"] == 1
+    assert bars[0].get_xdata() == pytest.approx([51.01, 100], abs=0.01)
+    assert len([line for line in energy.lines if line.get_marker() == "o"]) == len(report["rows"])
+    # Newcombe, Statistics in Medicine 1998, table I, method 3
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
 
 
 def test_counting_conversions_alone_gives_the_same_rows(compared: tuple[dict[str, Any], Path]) -> None:

@@ -203,9 +203,9 @@ def _parser() -> argparse.ArgumentParser:
 
     hw = commands.add_parser("hw", help="the shipped hardware descriptions: list, show, check, schema")
     actions = hw.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
-    listing = actions.add_parser("list", help="names and one line each")
-    show = actions.add_parser("show", help="print a description")
-    check = actions.add_parser("check", help="validate a description and say what it is")
+    listing = actions.add_parser("list", help="[--json]: names and one line each")
+    show = actions.add_parser("show", help="NAME_OR_YAML [--json]: print a description")
+    check = actions.add_parser("check", help="NAME_OR_YAML [--json]: validate a description and say what it is")
     for action in (show, check):
         action.add_argument("hw", metavar="NAME_OR_YAML")
     actions.add_parser("schema", help="print the JSON schema of a description, for editors")
@@ -569,7 +569,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = _parser().parse_args(arguments)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+            _complete(parser)
+        args = parser.parse_args(arguments)
         args.argv = arguments
         for option in ("out", "record_trace"):
             if getattr(args, option, None) == "":
@@ -592,6 +595,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse
         return int(stop.code or 0)
     return 0
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell's question for completions, where the optional package ``argcomplete`` is installed."""
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def _check_working_directory() -> None:

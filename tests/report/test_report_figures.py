@@ -99,13 +99,14 @@ def test_bits_figure_shows_every_number_and_marks_what_does_not_fit() -> None:
     cells = [item.get_text() for item in figure.axes[0].texts]
     assert cells == ["7", "3", "2", "1", "7", "6", "9", "5"]
     places = [item.get_position()[0] for item in figure.axes[0].texts]
-    assert places[:4] == [3, 2, 1, 0]  # the most significant slice stands left
+    assert places[:4] == [0, 1, 2, 3]  # slice 0, the least significant, stands left, as in every list
+    assert "slice 0 (least)" in texts(figure)
     marked = [
         patch.get_x() + 0.44
         for patch in figure.axes[0].patches
         if mpl.colors.to_hex(patch.get_edgecolor()).upper() == VERMILLION
     ]
-    assert marked == pytest.approx([3, 4.4, 7.4])  # slice 0, the layer, the paper's count
+    assert marked == pytest.approx([0, 4.4, 7.4])  # slice 0, the layer, the paper's count
     assert "too few for these weights" in texts(figure)
     layers[0]["adc_bits"] |= {"configured": 7, "paper": 7}
     layers[0]["lossless"] = True
@@ -258,9 +259,46 @@ def test_normalised_is_relative_to_the_first_design() -> None:
     assert {"0.40", "0.20"} <= set(texts(alone))
 
 
+def test_full_scale_is_on_the_picture_or_an_arrow_says_where() -> None:
+    report = example_report(30)
+    for histogram, scale in zip(report["histograms"], (255, 65535), strict=False):
+        histogram["full_scale"] = scale
+        histogram["counts"] = [5] * 40  # 255 is within eight times 40, 65,535 is not
+    histograms = validate_report(report)["histograms"]
+    for figure in (column_sums_figure(histograms[:2]), column_sums_figure(histograms)):
+        axis = figure.axes[0]
+        assert any(np.allclose(line.get_xdata(), 255.5) for line in axis.lines)
+        assert axis.get_xlim()[1] > 255.5 or len(histograms) == 2
+        assert "it lies further right" in texts(figure)
+        assert any(line.get_marker() == ">" for panel in figure.axes for line in panel.lines)
+    assert "it lies further right" not in texts(column_sums_figure(histograms[:1]))
+
+
+@pytest.mark.parametrize("count", [256, pytest.param(1000, marks=pytest.mark.slow)])
+def test_figures_of_very_many_layers_are_bounded(count: int) -> None:
+    layers = validate_report(example_report(1))["performance"]["layers"]
+    figure = occupancy_figure([layers[0] | {"name": f"step {i}"} for i in range(count)])
+    width, height = figure.get_size_inches()
+    assert (width, height < 20) == (pytest.approx(4 * 3.6), True)
+    shown = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
+    assert shown == [f"step {i}" for i in range(min(count, 400))]
+    assert any("the first 400 of 1,000 layers" in text for text in texts(figure)) == (count > 400)
+
+
+@pytest.mark.parametrize("name", ["$x_$", "a$\\frac{$b", "\u4e2d\u6587", "\x1b[2J", "{$}", "$$"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    report = example_report(2)
+    for part in (report["layers"], report["performance"]["layers"], report["histograms"]):
+        part[0]["name" if "name" in part[0] else "layer"] = name
+    report["hardware"]["name"] = name
+    for figure in report_figures(validate_report(report)).values():
+        assert render(figure, "png")
+
+
 def test_efficiency_has_a_line_for_each_law() -> None:
     points = [{"adc_bits": bits, "gops_per_w": 100.0 * bits, "law": law} for law in "ab" for bits in (5, 4)]
-    figure = efficiency_figure(points)
+    figure = efficiency_figure(points, "my_design")
+    assert "my_design" in texts(figure)
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[4, 5], [4, 5]]
     assert {"a", "b"} <= set(texts(figure))
 

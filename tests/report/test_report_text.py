@@ -42,8 +42,8 @@ resnet20 (resnet20_cp16.safetensors) on tinyadc (Bitline 0.1.0)
   note         made up
 
 Layers
-           rows x  cross-  left    most   not  Eq.                     per   ADC            max    satu-
-  layer   columns    bars   out  a col.  zero  (1)  paper  needed    slice  bits  lossless  sum  rations
+           rows x  cross-  left    most   not  Eq.                  slices   ADC            max    satu-
+  layer   columns    bars   out  a col.  zero  (1)  paper  needed     0 up  bits  lossless  sum  rations
   -----  --------  ------  ----  ------  ----  ---  -----  ------  -------  ----  --------  ---  -------
   conv1  144 x 16       8     0       8  6.2%    5      4       4  4 4 3 2     5       yes   11        0
   conv2  288 x 32      12     1       8  6.2%    5     4!       5  5 5 4 3     5       yes   11        0

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from bitline.printable import shorten
 from bitline.report.figure_style import (
     BLUE,
     FILLS,
@@ -25,6 +24,7 @@ from bitline.report.figure_style import (
     design_axis,
     layer_panels,
     name_axis,
+    name_text,
     page,
     style,
 )
@@ -56,7 +56,7 @@ def throughput_figures(report: _Row) -> dict[str, Figure]:
     designs = [report, *report["others"]]
     bars: list[tuple[str, str, Mapping[str, float]]] = []
     for design in designs:
-        name = f"{shorten(design['hardware']['name'], 14)}, " if len(designs) > 1 else ""
+        name = f"{name_text(design['hardware']['name'], 14)}, " if len(designs) > 1 else ""
         shares = design["breakdown"] or _peak_breakdown(design["peak"])
         bars += [
             _tiles_bar(f"{name}area", "mm²", shares["area_mm2"], shares),
@@ -70,7 +70,7 @@ def throughput_figures(report: _Row) -> dict[str, Figure]:
         if design["ladder"]:
             figures[f"normalised{tail}"] = ladder_figure(design["ladder"])
         if design["adc_sweep"]:
-            figures[f"efficiency{tail}"] = efficiency_figure(design["adc_sweep"])
+            figures[f"efficiency{tail}"] = efficiency_figure(design["adc_sweep"], design["hardware"]["name"])
     return figures
 
 
@@ -191,7 +191,7 @@ def occupancy_figure(layers: Sequence[_Row]) -> Figure:
                     )
                     room = int(90 * share / len(panels))
                     if named and room >= 10:
-                        axis.text(left + 1, y, shorten(reason, room), va="center", fontsize=5.5)
+                        axis.text(left + 1, y, name_text(reason, room), va="center", fontsize=5.5)
                     left += 100 * share
             name_axis(axis, [layer["name"] for layer in part])
             for label, layer in zip(axis.get_yticklabels(), part, strict=True):
@@ -231,13 +231,15 @@ def normalised_figure(designs: Sequence[_Row]) -> Figure:
     return figure
 
 
-def efficiency_figure(points: Sequence[_Row]) -> Figure:
+def efficiency_figure(points: Sequence[_Row], design: str) -> Figure:
     """GOPS/W against ADC bits, a line for each rule by which the ADC scales.
 
     Parameters
     ----------
     points : sequence of mappings
         ``adc_sweep`` of a report: ``adc_bits``, ``gops_per_w``, ``law``.
+    design : str
+        What the figure is of.
     """
     with style():
         figure = Figure(figsize=(3.6, 2.8), layout="constrained")
@@ -254,6 +256,7 @@ def efficiency_figure(points: Sequence[_Row]) -> Figure:
         axis.set_ylim(bottom=0)
         axis.set_xlabel("ADC resolution (bits)")
         axis.set_ylabel("power efficiency (GOPS/W)")
+        axis.set_title(name_text(design, 40))
         figure.legend(loc="outside upper center", ncols=2, fontsize=6.5)
     return figure
 

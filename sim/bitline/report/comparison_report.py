@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def comparison_markdown(report: _Row, figure: str | None = None) -> str:
     ]
     if figure is not None:
         parts.append(
-            f"![Accuracy against ADC energy]({figure})\n\n*Accuracy against ADC energy; marks grow with area.*\n"
+            f"![Accuracy, ADC energy and area]({figure})\n\n*Accuracy with its 95 % interval, ADC energy and area.*\n"
         )
     methods = [[name, method["summary"], method["published"] or "-"] for name, method in report["methods"].items()]
     parts.append(
@@ -123,58 +124,84 @@ def comparison_csv(report: _Row) -> str:
 
 
 def comparison_figure(report: _Row) -> Figure:
-    """Accuracy against ADC energy of an image, a mark a row: shape and colour say the method, size the tiles' area.
+    """A line a row: accuracy with its 95 % interval, ADC energy of an image, and the tiles' area, side by side.
 
-    Rows without a price or labels are left out.
+    The interval is Wilson's, of a share of the test images; methods run on the same images, so two of one checkpoint
+    differ by less than their intervals say.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    from bitline.report.figure_style import DARK, FILLS, WIDTH_IN, style
+    from bitline.report.figure_style import FILLS, MOST_ROWS, ROW_IN, WIDTH_IN, name_text, style
 
-    rows = [row for row in report["rows"] if row["adc_energy_uj"] and row["simulated_top1"] is not None]
-    largest = max((row["tiles_area_mm2"] for row in rows), default=1.0)
-    looks = {name: (FILLS[i % len(FILLS)][0], "osD^v<>P"[i % 8]) for i, name in enumerate(report["methods"])}
-    checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    rows = report["rows"][:MOST_ROWS]
+    methods = list(report["methods"])
+    places: list[int] = []
+    names: list[str] = []
+    heads: list[tuple[int, str]] = []
+    for i, row in enumerate(rows):  # a line of its own above each checkpoint's methods
+        if i == 0 or row["checkpoint_sha256"] != rows[i - 1]["checkpoint_sha256"]:
+            heads.append((len(places) + len(heads), name_text(row["checkpoint"], 60)))
+        places.append(len(places) + len(heads))
+        names.append(row["method"].replace("_", " "))
     with style():
-        figure = Figure(figsize=(WIDTH_IN, 3.8), layout="constrained")
-        axis = figure.subplots()
-        for row in rows:
-            colour, shape = looks[row["method"]]
-            place = (row["adc_energy_uj"], 100 * row["simulated_top1"])
-            proven = row["guarantee"] == "proven lossless"
-            axis.scatter(
-                *place,
-                s=12 + 110 * row["tiles_area_mm2"] / largest,
-                marker=shape,
-                facecolor=colour if proven else (0, 0, 0, 0),
-                edgecolor=colour,
-                linewidth=1.1,
+        lines = len(places) + len(heads)
+        figure = Figure(figsize=(WIDTH_IN, 0.9 + ROW_IN * lines), layout="constrained")
+        axes = figure.subplots(1, 3, sharey=True)
+        for axis, key, title in zip(
+            axes,
+            ("simulated_top1", "adc_energy_uj", "tiles_area_mm2"),
+            ("top-1, simulated (%)", "ADC energy of one image (uJ)", "area of the tiles (mm²)"),
+            strict=True,
+        ):
+            for y, row in zip(places, rows, strict=True):
+                value = row[key]
+                if value is None:
+                    continue
+                colour = FILLS[methods.index(row["method"]) % len(FILLS)][0]
+                if key == "simulated_top1":
+                    value, (low, high) = 100 * value, wilson(value, row["images"])
+                    axis.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1)
+                proven = row["guarantee"] == "proven lossless"
+                axis.plot(value, y, "o", markersize=4, color=colour, markerfacecolor=colour if proven else "white")
+            axis.set_xlabel(title)
+            axis.grid(axis="x", color="#DDDDDD", linewidth=0.4)
+            axis.set_axisbelow(True)
+        if any(row["adc_energy_uj"] for row in rows):
+            axes[1].set_xscale("log")
+            axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+            axes[1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes[1].xaxis.set_minor_formatter(NullFormatter())
+        axes[2].set_xlim(left=0)
+        axes[0].set_yticks(places, names)
+        axes[0].set_ylim(lines - 0.5, -0.5)
+        for y, name in heads:
+            axes[0].annotate(
+                name, (0, y), xycoords=("axes fraction", "data"), fontsize=7, fontweight="bold", va="center"
             )
-            number = str(checkpoints.index(row["checkpoint"]) + 1)
-            axis.annotate(number, place, textcoords="offset points", xytext=(4, 4), fontsize=5.5, color=DARK)
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel("ADC energy of one image (uJ)")
-        axis.set_ylabel("top-1, simulated (%)")
-        shown = [100 * row["simulated_top1"] for row in rows]
-        low, high = min(shown, default=0.0), max(shown, default=100.0)
-        margin = max(0.5, 0.1 * (high - low))
-        axis.set_ylim(low - margin, min(high + margin, 101))
+        for axis in axes:
+            axis.tick_params(axis="y", length=0)
         marks = [
-            Line2D([], [], linestyle="", marker=shape, markersize=5, color=colour, label=name.replace("_", " "))
-            for name, (colour, shape) in looks.items()
+            Line2D([], [], linestyle="", marker="o", markersize=4, color="black", label="proven lossless"),
+            Line2D([], [], linestyle="", marker="o", markersize=4, color="black", markerfacecolor="white", label="not"),
+            Line2D([], [], color="black", linewidth=1, label="95 % interval of the test images"),
         ]
-        marks += [
-            Line2D([], [], linestyle="", label=f"{i + 1}  {shorten(name, 34)}") for i, name in enumerate(checkpoints)
-        ]
-        note = "filled: proven lossless; size: area of the tiles"
-        legend = figure.legend(handles=marks, loc="outside right upper", fontsize=6, title=note)
-        legend.get_title().set_fontsize(6)
+        figure.legend(handles=marks, loc="outside upper center", ncols=3, fontsize=6.5)
     return figure
+
+
+def wilson(share: float, images: int) -> tuple[float, float]:
+    """Bounds of the 95 % interval of a share that was found in so many trials.
+
+    References
+    ----------
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    z = 1.959964
+    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / (1 + z * z / images)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def write_comparison(folder: OutputFolder, report: _Row) -> dict[str, Any]:

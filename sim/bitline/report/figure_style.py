@@ -7,6 +7,7 @@ colour alone would tell things apart, so that it reads in grey print too. No pyp
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,7 @@ STALL_FILLS = [(ORANGE, ""), (SKY, "//"), (YELLOW, ".."), (PURPLE, "\\\\")]
 WIDTH_IN = 7.2
 ROW_IN = 0.17
 PANEL_ROWS = 36
+MOST_PANELS, MOST_ROWS = 4, 400
 NAME_WIDTH = 24
 _STYLE: Any = {  # matplotlib's own type of this lists every key there is
     "font.family": "DejaVu Sans",  # ships with matplotlib, so the same everywhere
@@ -87,7 +89,8 @@ def style() -> Iterator[None]:
 def render(figure: Figure, kind: str) -> bytes:
     """Return a figure as a file: ``png`` (200 dots an inch) or ``svg``; the same figure gives the same bytes."""
     file = io.BytesIO()
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks shows boxes
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(file, format=kind, dpi=200, metadata=metadata)
         # the layout is found while drawing and takes most of the time; the next format needs it no more
@@ -95,9 +98,17 @@ def render(figure: Figure, kind: str) -> bytes:
     return file.getvalue()
 
 
+def panel_count(rows: int) -> int:
+    """Panels side by side for so many rows; more rows than four panels of a page's height hold make these higher."""
+    return min(max(1, -(-rows // PANEL_ROWS)), MOST_PANELS)
+
+
 def layer_panels(figure: Figure, items: Sequence[Any]) -> list[tuple[Axes, Sequence[Any]]]:
-    """Cut a long list of layers into panels of equal height side by side, so that a figure fits a page."""
-    panels = max(1, -(-len(items) // PANEL_ROWS))
+    """Cut a long list of layers into panels of equal height side by side; of very many the first 400 are shown."""
+    if len(items) > MOST_ROWS:
+        figure.suptitle(f"the first {MOST_ROWS} of {len(items):,} layers; layers.csv has all", fontsize=6.5)
+        items = items[:MOST_ROWS]
+    panels = panel_count(len(items))
     rows = -(-len(items) // panels)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for axis in axes:
@@ -107,22 +118,28 @@ def layer_panels(figure: Figure, items: Sequence[Any]) -> list[tuple[Axes, Seque
 
 def page(rows: int, extra_in: float, wide: bool = False) -> Figure:
     """A figure as high as its rows, side by side where they would not fit a page."""
-    panels = max(1, -(-rows // PANEL_ROWS))
+    rows = min(rows, MOST_ROWS)
+    panels = panel_count(rows)
     height = extra_in + ROW_IN * -(-rows // panels)
     width = WIDTH_IN if panels > 1 or wide else 0.62 * WIDTH_IN
     return Figure(figsize=(max(width, 3.6 * panels), height), layout="constrained")
 
 
+def name_text(name: str, width: int) -> str:
+    """A name from a file as text of a figure: short, and no formula between dollar signs."""
+    return shorten(name, width).replace("$", r"\$")
+
+
 def name_axis(axis: Axes, names: Sequence[str]) -> None:
     """Write the layers' names beside their rows."""
-    axis.set_yticks(range(len(names)), [shorten(name, NAME_WIDTH) for name in names])
+    axis.set_yticks(range(len(names)), [name_text(name, NAME_WIDTH) for name in names])
     axis.tick_params(axis="y", length=0)
 
 
 def design_axis(axis: Axes, designs: Sequence[_Row]) -> None:
     """Write the designs' names below their bars."""
     crowded = len(designs) > 5 and max(len(design["name"]) for design in designs) > 12
-    names = [shorten(design["name"], 18 if crowded else 28) for design in designs]
+    names = [name_text(design["name"], 18 if crowded else 28) for design in designs]
     axis.set_xticks(range(len(designs)), names, rotation=35 if crowded else 0, ha="right" if crowded else "center")
     axis.set_xlim(-0.6, len(designs) - 0.4)
     axis.tick_params(axis="x", length=0)

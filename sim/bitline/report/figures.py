@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from bitline.printable import shorten
 from bitline.report.chip_figures import breakdown_figure, efficiency_figure, normalised_figure, occupancy_figure
 from bitline.report.figure_style import (
     BLUE,
@@ -26,6 +25,7 @@ from bitline.report.figure_style import (
     design_axis,
     layer_panels,
     name_axis,
+    name_text,
     page,
     render,
     style,
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _GRID_LAYERS = 24
-_NEAR = 8  # a full scale more than so many times the sums is named but not drawn: it would squeeze them
+_NEAR = 8  # a full scale more than so many times the sums is an arrow at the edge: in its place it would squeeze them
 _REASONS = 4
 _BITS_MAP = LinearSegmentedColormap.from_list("bits", ["#FFFFFF", SKY, "#003B66"])
 
@@ -91,7 +91,7 @@ def report_figures(report: _Row) -> dict[str, Figure]:
         bars.append({"name": "this design", **normalised})
         figures["normalised"] = normalised_figure(bars)
     if report["adc_sweep"]:
-        figures["efficiency"] = efficiency_figure(report["adc_sweep"])
+        figures["efficiency"] = efficiency_figure(report["adc_sweep"], report["hardware"]["name"])
     return figures
 
 
@@ -107,10 +107,11 @@ def bits_figure(layers: Sequence[_Row]) -> Figure:
     top = max(
         max(layer["adc_bits"][key] or 0 for key in ("configured", "equation", "weight_aware")) for layer in layers
     )
-    heads = [f"slice {i}" for i in reversed(range(slices))]
+    heads = [f"slice {i}" for i in range(slices)]
+    heads[0] += " (least)"
     heads += ["needed", "ADC configured", "Eq. (1)", "paper's count"]
     with style():
-        figure = page(len(layers), 1.25)
+        figure = page(len(layers), 1.4)
         for axis, part in layer_panels(figure, layers):
             for y, layer in enumerate(part):
                 _bits_row(axis, y, layer["adc_bits"], bool(layer["lossless"]), slices, top)
@@ -134,9 +135,8 @@ def bits_figure(layers: Sequence[_Row]) -> Figure:
 def _bits_row(axis: Axes, y: int, bits: _Row, lossless: bool, slices: int, top: int) -> None:
     limits = bits["configured_per_slice"] or [bits["configured"]] * slices
     for index, needed in enumerate(bits["weight_aware_per_slice"]):
-        # the most significant slice stands left, as digits do
         short = not lossless and index < len(limits) and needed > limits[index]
-        _bits_cell(axis, slices - 1 - index, y, needed, needed / max(top, 1), short)
+        _bits_cell(axis, index, y, needed, needed / max(top, 1), short)
     needed = bits["weight_aware"]
     _bits_cell(axis, slices + 0.4, y, needed, needed / max(top, 1), not lossless)
     _bits_cell(axis, slices + 1.4, y, bits["configured"], None, False)
@@ -204,7 +204,7 @@ def _count_label(histograms: Sequence[_Row]) -> str:
 
 def _sums_name(histogram: _Row) -> str:
     part: str = histogram["part"]
-    return shorten(histogram["layer"], NAME_WIDTH - len(part)) + part
+    return name_text(histogram["layer"], NAME_WIDTH - len(part)) + part
 
 
 def _sums(histogram: _Row) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -234,9 +234,11 @@ def _sums_grid(histograms: Sequence[_Row]) -> Figure:
                 edgecolor="white", linewidth=0,
             )  # fmt: skip
         near = scale <= _NEAR * len(counts)
+        axis.set_xlim(-0.5, max(len(counts), scale + 1 if near else 0, 2) * 1.04)
         if near:
             axis.axvline(scale + 0.5, color="black", linestyle="--", linewidth=0.9)
-        axis.set_xlim(-0.5, max(len(counts), scale + 1 if near else 0, 2) * 1.04)
+        else:
+            axis.plot([1], [0.5], ">", transform=axis.transAxes, color="black", markersize=4, clip_on=False)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_minor_locator(NullLocator())
         axis.tick_params(labelsize=6)
@@ -244,17 +246,24 @@ def _sums_grid(histograms: Sequence[_Row]) -> Figure:
     for axis in axes[len(histograms) :]:
         axis.set_visible(False)
     figure.supxlabel("column sum (LSB of the ADC)", fontsize=7.5)
+    far = any(histogram["full_scale"] > _NEAR * len(_sums(histogram)) for histogram in histograms)
     figure.supylabel(_count_label(histograms), fontsize=7.5)
-    _sums_legend(figure, any(int(_sums(h)[h["full_scale"] + 1 :].sum()) for h in histograms))
+    _sums_legend(figure, any(int(_sums(h)[h["full_scale"] + 1 :].sum()) for h in histograms), far)
     return figure
 
 
-def _sums_legend(figure: Figure, saturated: bool) -> None:
+def _sums_legend(figure: Figure, saturated: bool, far: bool) -> None:
     marks: list[Any] = [Patch(facecolor=BLUE, label="conversions")]
     if saturated:
         marks.append(Patch(facecolor=VERMILLION, hatch="////", edgecolor="white", label="saturated"))
     marks.append(mpl.lines.Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="ADC full scale"))
-    figure.legend(handles=marks, loc="outside upper center", ncols=3, fontsize=6.5)
+    if far:
+        marks.append(_far_mark("black"))
+    figure.legend(handles=marks, loc="outside upper center", ncols=4, fontsize=6.5)
+
+
+def _far_mark(colour: str) -> Any:
+    return mpl.lines.Line2D([], [], linestyle="", marker=">", markersize=4, color=colour, label="it lies further right")
 
 
 def _sums_map(histograms: Sequence[_Row]) -> Figure:
@@ -264,7 +273,7 @@ def _sums_map(histograms: Sequence[_Row]) -> Figure:
     shades = LinearSegmentedColormap.from_list("counts", ["#E8F3FB", SKY, BLUE, "#001A2E"])
     norm = LogNorm(1, max(top, 10))
     scales = [histogram["full_scale"] for histogram in histograms]
-    right = max([longest, *(scale + 1 for scale in scales if scale <= 2 * longest)])
+    right = max([longest, *(scale + 1 for scale in scales if scale <= _NEAR * longest)])
     image = None
     for axis, part in layer_panels(figure, histograms):
         grid = np.full((len(part), right), np.nan)
@@ -274,6 +283,8 @@ def _sums_map(histograms: Sequence[_Row]) -> Figure:
             scale = histogram["full_scale"]
             if scale < right:
                 axis.plot([scale + 0.5, scale + 0.5], [y - 0.5, y + 0.5], color=VERMILLION, linewidth=1.6)
+            else:
+                axis.plot([right + 0.5], [y], ">", color=VERMILLION, markersize=4, clip_on=False)
         limits = axis.get_ylim()
         image = axis.imshow(grid, aspect="auto", cmap=shades, norm=norm, interpolation="nearest")
         axis.set_ylim(limits)
@@ -283,8 +294,10 @@ def _sums_map(histograms: Sequence[_Row]) -> Figure:
         axis.set_xlabel("column sum (LSB of the ADC)")
     assert image is not None
     figure.colorbar(image, ax=figure.axes, label=_count_label(histograms), shrink=0.5, aspect=30)
-    mark = mpl.lines.Line2D([], [], color=VERMILLION, linewidth=1.6, label="ADC full scale")
-    figure.legend(handles=[mark], loc="outside upper center", fontsize=6.5)
+    marks: list[Any] = [mpl.lines.Line2D([], [], color=VERMILLION, linewidth=1.6, label="ADC full scale")]
+    if any(scale >= right for scale in scales):
+        marks.append(_far_mark(VERMILLION))
+    figure.legend(handles=marks, loc="outside upper center", ncols=2, fontsize=6.5)
     return figure
 
 

@@ -70,7 +70,7 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None) ->
         "equation",
         "paper",
         "proven",
-        "by slice",
+        "slices 0 up",
         "ADC",
         "largest sum",
         "lossless",
@@ -103,7 +103,7 @@ def cp_table_text(rows: Sequence[Mapping[str, Any]]) -> str:
         "equation",
         "paper",
         "proven",
-        "by slice",
+        "slices 0 up",
         "layers where the paper's count is short",
     ]
     first = rows[0]["first_layer"]

@@ -111,7 +111,7 @@ LAYER_COLUMNS: tuple[Column, ...] = (
     Column("adc_bits_paper", None, _bits("paper")),
     Column("paper_lossless", None, paper_lossless),
     Column("adc_bits_weight_aware", "needed", _bits("weight_aware")),
-    Column("adc_bits_weight_aware_per_slice", "per\nslice", _bits("weight_aware_per_slice")),
+    Column("adc_bits_weight_aware_per_slice", "slices\n0 up", _bits("weight_aware_per_slice")),
     Column("adc_bits_configured", "ADC\nbits", _bits("configured")),
     Column("adc_bits_configured_per_slice", None, _bits("configured_per_slice")),
     Column("lossless", "lossless", _field("lossless")),
