@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--resize", type=_whole, metavar="PIXELS", help="resize the short side of images first")
     simulate.add_argument("--crop", type=_whole, metavar="PIXELS", help="then cut a centred square")
+    simulate.add_argument(
+        "--label-offset", type=_whole, metavar="N", help="label n is output n + N (what the architecture says, else 0)"
+    )
     simulate.add_argument("--calibrator", default="auto", metavar="NAME", help="auto, max, percentile_99.9, mse, ...")
     simulate.add_argument(
         "--calibration-images", type=_whole, default=128, metavar="N", help="images that set activation scales (128)"
@@ -150,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--images", type=_whole, metavar="N", help="test images to run (all)")
     compare.add_argument("--arch", metavar="NAME_OR_MODULE:FACTORY", help="architecture, where it is not recognised")
     compare.add_argument("--normalisation", metavar="PRESET_OR_NUMBERS", help="what fits the checkpoint by default")
+    compare.add_argument("--label-offset", type=_whole, metavar="N", help="label n is output n + N")
     compare.add_argument(
         "--calibration-images", type=_whole, default=128, metavar="N", help="images that set scales and searches (128)"
     )
@@ -300,6 +304,7 @@ def _simulate(args: argparse.Namespace) -> None:
             normalisation=args.normalisation,
             resize=args.resize,
             crop=args.crop,
+            label_offset=args.label_offset,
             calibrator=args.calibrator,
             calibration_images=args.calibration_images,
             trace_folder=args.record_trace,
@@ -415,6 +420,7 @@ def _compare(args: argparse.Namespace) -> None:
             arch=args.arch,
             images=args.images,
             normalisation=args.normalisation,
+            label_offset=args.label_offset,
             calibration_images=args.calibration_images,
             fragment=args.fragment,
             budget=DEFAULT_BUDGET if args.budget is None else args.budget,

@@ -135,6 +135,7 @@ def compare(
     arch: str | None = None,
     images: int | None = None,
     normalisation: str | None = None,
+    label_offset: int | None = None,
     calibration_images: int = 128,
     fragment: int = 8,
     budget: float = DEFAULT_BUDGET,
@@ -153,7 +154,7 @@ def compare(
         With differential encoding and digital readout; methods change its encoding, readout and ADC.
     methods : sequence of str, optional
         Of :data:`METHODS`; all by default.
-    data, arch, images, normalisation, calibration_images
+    data, arch, images, normalisation, label_offset, calibration_images
         As for :func:`bitline.simulate`.
     fragment : int
         Rows of a fragment of the polarised mapping.
@@ -197,13 +198,17 @@ def compare(
     if any(method.polarised for _, mine in plan for method in mine):
         fragment_hardware(hardware, fragment)
     rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    calibrated_on = 0
     for checkpoint, mine in plan:
         progress.start(0, f"loading {checkpoint}")
-        prepared = prepare(checkpoint, data, arch=arch, normalisation=normalisation)
+        prepared = prepare(checkpoint, data, arch=arch, normalisation=normalisation, label_offset=label_offset)
         count = _images(images, prepared.dataset)
         sums = any(method.search not in _SUMS_DO_NOT_MATTER for method in mine)
         work = _Work(prepared, count, calibration_images, budget, progress, hardware if sums else None)
         rows += [_row(work, method, hardware, fragment) for method in mine]
+        calibrated_on = max(calibrated_on, len(work.split))
+        notes += [note for note in prepared.notes if note not in notes]
     used = [method for method in METHODS.values() if any(method in mine for _, mine in plan)]
     for row in rows:
         row["first_energy_ratio"] = _ratio(rows[0]["adc_energy_uj"], row["adc_energy_uj"])
@@ -215,7 +220,8 @@ def compare(
         "hardware_sha256": hardware.sha256(),
         "machine": machine_facts() | {"threads": get_num_threads()},
         "images": max(row["images"] for row in rows),
-        "calibration_images": calibration_images,
+        "calibration_images": calibrated_on,
+        "notes": notes,
         "fragment": fragment,
         "budget": budget,
         "methods": {method.name: {"summary": method.summary, "published": method.published or None} for method in used},

@@ -25,6 +25,7 @@ from bitline.adc_target import AdcTarget, fit_adc, plan_adc_target
 from bitline.crossbar.certificate import certify_layers
 from bitline.data import Dataset
 from bitline.errors import (
+    ArchitectureError,
     BitlineError,
     CheckpointError,
     ConfigError,
@@ -37,7 +38,7 @@ from bitline.network.architectures import Network
 from bitline.network.checkpoint import load_checkpoint
 from bitline.network.conversion import matrix_layers
 from bitline.paths import expanded
-from bitline.preparation import Prepared, label_offset, load_network, prepare_data
+from bitline.preparation import Prepared, load_network, prepare_data
 from bitline.pruned_file import bit_counts, check_file, file_metadata, measured_top1, wanted_bits
 from bitline.pruning.constraints import (
     ConstraintSet,
@@ -213,6 +214,11 @@ def prune(
     stages.start(0, "loading the network")
     found = load_network(plan.start, plan.architecture)
     checkpoint_read, _, network = found
+    if network.alternatives and plan.data_spec is not None:
+        raise ArchitectureError(
+            f"checkpoint {plan.start}: its weights fit {network.architecture} and {', '.join(network.alternatives)}, "
+            "which run images differently; name one with --arch"
+        )
     stages.start(0, "planning what every layer keeps")
     module = network.module
     layers, rates, targets, eased = _constraints(plan, module, hw)
@@ -355,12 +361,12 @@ def _check_data(dataset: Dataset, *, plan: PruneRecipe, network: Network) -> Non
         raise DataError(
             f"data {dataset.spec}: pruning needs labelled training and test images; it has no labelled "
             f"{' and no '.join(lacking)} images"
+            + (f"; a training split here is {dataset.training_wanted}" if dataset.training_wanted else "")
         )
     wanted = plan.training_images
     if wanted is not None and trains and train is not None and wanted > len(train):
         raise RangeError(f"training_images: {wanted} asked for, {dataset.name} has {len(train)} training images")
-    offset = label_offset(network, dataset)
-    if network.classes is not None and network.classes != dataset.classes + offset:
+    if network.classes is not None and network.classes != dataset.classes + network.label_offset:
         raise DataError(
             f"data {dataset.spec}: has {dataset.classes} classes, the network {network.architecture} "
             f"has {network.classes} outputs; expected a data set of the checkpoint's classes"

@@ -31,7 +31,7 @@ def report_of(
     network: CrossbarNetwork,
     result: Evaluation,
     facts: Mapping[str, WeightFacts],
-    calibration_source: str,
+    calibrated_on: tuple[int, str],
     histogram_images: int,
     command: str,
 ) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def report_of(
                 "std": list(dataset.normalisation.std),
                 "scale": dataset.normalisation.scale,
             },
-            "calibration_source": calibration_source,
+            "calibration_source": calibrated_on[1],
+            "calibration_images": calibrated_on[0],
         },
         "layers": records,
         "certificate": certificate_summary(certificate),

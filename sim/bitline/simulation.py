@@ -53,6 +53,7 @@ def simulate(
     normalisation: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
+    label_offset: int | None = None,
     calibrator: str = "auto",
     calibration_images: int = 128,
     histogram_images: int = 32,
@@ -82,6 +83,8 @@ def simulate(
     engine : {"bitserial", "certified"}
     normalisation, resize, crop
         Preprocessing; by default what the checkpoint, its architecture or a comparison of presets says.
+    label_offset : int, optional
+        Added to a class number to get its output; by default what the architecture says, else 0.
     calibrator : str
         How activation scales are chosen.
     calibration_images : int
@@ -142,6 +145,7 @@ def simulate(
         normalisation=normalisation,
         resize=resize,
         crop=crop,
+        label_offset=label_offset,
     )
     available = len(prepared.dataset.test)
     count = available if images is None else images
@@ -149,7 +153,7 @@ def simulate(
         raise RangeError(f"images: {count} asked for, {prepared.dataset.name} has {available} test images")
 
     # convert, with activation scales from real inputs, and certify
-    network, source = _convert(prepared, hardware, engine, calibrator, calibration_images, progress)
+    network, calibrated_on = _convert(prepared, hardware, engine, calibrator, calibration_images, progress)
     assert network.certificate is not None
 
     # run
@@ -170,7 +174,11 @@ def simulate(
     # price and report
     progress.start(0, "pricing and reporting")
     facts, _ = mapped_weights(network.layers, network.certificate, hardware)
-    report = report_of(prepared, network, result, facts, source, min(histogram_images, count), command)
+    report = report_of(prepared, network, result, facts, calibrated_on, min(histogram_images, count), command)
+    if calibrated_on[0] < calibration_images:
+        report["notes"].append(
+            f"calibration images: {calibration_images} asked for, all {calibrated_on[0]} of {calibrated_on[1]} used"
+        )
     priced = _price(graph, network, facts, result.images)
     if priced is not None:
         report |= price_sections(priced)
@@ -232,7 +240,7 @@ def _positive(name: str, value: int | None) -> None:
 
 def _convert(
     prepared: Prepared, hardware: Hardware, engine: str, calibrator: str, images: int, progress: Progress
-) -> tuple[CrossbarNetwork, str]:
+) -> tuple[CrossbarNetwork, tuple[int, str]]:
     split, source = calibration_split(prepared.dataset, images)
     batch = 32
     batches = (split.images(start, min(len(split), start + batch)) for start in range(0, len(split), batch))
@@ -242,7 +250,7 @@ def _convert(
     # kernels are compiled, or loaded from Numba's cache, before anything is timed
     progress.start(0, "compiling kernels, once, and running a first image")
     network(split.images(0, 1))
-    return network, source
+    return network, (len(split), source)
 
 
 class _Steps:

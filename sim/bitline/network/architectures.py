@@ -40,6 +40,10 @@ class Network:
     """Side of the centre crop, where it is known."""
     assumptions: tuple[str, ...] = ()
     """What neither names nor shapes tell and was taken as usual, a sentence each."""
+    alternatives: tuple[str, ...] = ()
+    """Other architectures that have the same weights, where nobody said which it is."""
+    label_offset: int = 0
+    """What to add to a class number to get its output: 1 where output 0 is the background."""
 
 
 def list_architectures() -> list[str]:
@@ -99,6 +103,8 @@ def build_network(checkpoint: Checkpoint, arch: str | None = None) -> Network:
         resize=found.resize,
         crop=found.crop,
         assumptions=found.assumptions,
+        alternatives=found.alternatives,
+        label_offset=found.label_offset,
     )
     return _finished(network, checkpoint)
 
@@ -141,6 +147,7 @@ def build_architecture(
                 normalisation=found.normalisation,
                 resize=found.resize,
                 crop=found.crop,
+                label_offset=found.label_offset,
             )
     return replace(network, module=_frozen(network.module))
 
@@ -190,6 +197,8 @@ def _finished(network: Network, checkpoint: Checkpoint) -> Network:
         changes["normalisation"] = metadata["normalisation"]
     if match := re.fullmatch(r"(\d{1,4})x(\d{1,5})x(\d{1,5})", metadata.get("input_shape", "")):
         changes["input_shape"] = tuple(int(size) for size in match.groups())
+    if re.fullmatch(r"-?\d{1,6}", offset := metadata.get("label_offset", "")):
+        changes["label_offset"] = int(offset)
     return replace(network, module=_frozen(network.module), **changes)  # type: ignore[arg-type]
 
 
@@ -262,7 +271,7 @@ def _as_named(arch: str, shapes: Shapes, checkpoint: Checkpoint) -> Recognised:
         # Loading strictly into the network at its usual widths names the keys that differ.
         _load(_without_memory(lambda: standard.build(standard.classes, standard.in_channels)), checkpoint, arch)
         raise ArchitectureError(f"{_name(checkpoint)} does not fit architecture '{arch}'")
-    return replace(found, name=arch, assumptions=())
+    return replace(found, name=arch, assumptions=(), alternatives=())
 
 
 def _standard(name: str) -> Standard:

@@ -50,6 +50,10 @@ class Recognised:
     resize: int | None = None
     crop: int | None = None
     assumptions: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    """Other architectures that have these weights, by name."""
+    label_offset: int = 0
+    """Output of class 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +287,7 @@ def _squeezenet(shapes: Shapes, caffe: bool = False) -> Recognised | None:
         assumptions=()
         if caffe or version != "1_0"
         else ("taken for torchvision's SqueezeNet 1.0; the Caffe original has the same shapes (squeezenet1_0_caffe)",),
+        alternatives=() if caffe or version != "1_0" else ("squeezenet1_0_caffe",),
     )
 
 
@@ -340,6 +345,7 @@ def _mobilenet_v2(shapes: Shapes, cifar: bool | None = None) -> Recognised | Non
         assumptions=(f"strides taken for {size} x {size} images, from {head[0]} classes (otherwise {other})",)
         if guessed
         else (),
+        alternatives=(other,) if guessed else (),
     )
 
 
@@ -378,6 +384,8 @@ def _mobilenet_v1(shapes: Shapes) -> Recognised | None:
         # The middle 224 of 256 pixels, at 128: as short side 256 * 128 / 224, cropped.
         resize=146,
         crop=128,
+        # TensorFlow's 1001 classes are ImageNet's 1000 after the background.
+        label_offset=1 if head[0] == 1001 else 0,
     )
 
 
