@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bitline import preparation
 from bitline.data import open_dataset
 from bitline.data.dataset import Split
-from bitline.errors import DataError
+from bitline.errors import ArchitectureError, DataError
 from bitline.network.architectures import build_architecture
 from bitline.network.evaluation import fit
 from bitline.preparation import Prepared, prepare
@@ -189,6 +189,8 @@ def test_of_two_architectures_with_the_same_weights_the_better_one_is_taken(
     said = f"these weights fit {best[0]} and {second}; taken for the first, which has the lower cross-entropy"
     assert any(note.startswith(said) for note in prepared.notes)
     assert not any("taken for torchvision's" in note for note in prepared.notes)
+    with pytest.raises(ArchitectureError, match=r"fit squeezenet1_0 and squeezenet1_0_caffe, .* name one with --arch"):
+        prune(tmp_path / "net.safetensors", out=tmp_path / "out.safetensors", data="digits", rate=2)
     named = prepare(tmp_path / "net.safetensors", f"imagefolder:{tmp_path / 'set'}", arch="squeezenet1_0")
     assert (named.network.architecture, named.dataset.image_shape[1]) == ("squeezenet1_0", 224)
 
@@ -204,7 +206,9 @@ def test_pruning_without_training_images_is_refused_before_anything_runs(
         "has no labelled training images; a training split here is arrays x_train and y_train beside x_test and y_test"
     )
     with pytest.raises(DataError, match=words):
-        prune(pixels_are_scores, out=tmp_path / "out.safetensors", data=npz(tmp_path, [0, 9]), rate=2)
+        prune(
+            pixels_are_scores, out=tmp_path / "out.safetensors", data=npz(tmp_path, [0, 9]), rate=2, exempt_first=False
+        )
 
 
 def test_calibration_images_are_counted_and_too_many_are_noted(pixels_are_scores: Path, tmp_path: Path) -> None:
