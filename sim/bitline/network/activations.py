@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bitline.network.graph import is_inplace
+from bitline.network.aliases import disturbing
 
-__all__ = ["evaluate_in_float64"]
+__all__ = ["evaluate_in_float64", "narrow", "widen"]
 
 _MODULES = (
     nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.SiLU, nn.GELU, nn.Mish, nn.Softplus, nn.ELU, nn.SELU, nn.CELU,
@@ -31,23 +31,41 @@ _METHODS = {
 }  # fmt: skip
 
 
+def widen(x: torch.Tensor) -> torch.Tensor:
+    """Float32 numbers as float64; all else, complex numbers too, as it is."""
+    return x.double() if x.dtype is torch.float32 else x
+
+
+def narrow(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Undo :func:`widen` for what was computed of numbers of type ``dtype``."""
+    return x.float() if dtype is torch.float32 and x.dtype is torch.float64 else x
+
+
 def evaluate_in_float64(graph_module: fx.GraphModule) -> None:
-    """Put a conversion to float64 before and one to float32 after every elementary function of a graph, in place."""
+    """Evaluate every elementary function of float32 numbers in float64 and round it to float32 once, in place.
+
+    A function that overwrites what others look at still does: its result is copied there.
+    """
     graph = graph_module.graph
+    seen = disturbing(graph_module)
     for node in list(graph.nodes):
-        if not node.args or not isinstance(node.args[0], fx.Node) or "dtype" in node.kwargs:
+        if not node.args or not isinstance(node.args[0], fx.Node) or "dtype" in node.kwargs or "out" in node.kwargs:
             continue
         elementary = (
             (node.op == "call_module" and isinstance(graph_module.get_submodule(str(node.target)), _MODULES))
             or (node.op == "call_function" and node.target in _FUNCTIONS)
             or (node.op == "call_method" and node.target in _METHODS)
         )
+        if not elementary:
+            continue
         read = node.args[0]
-        if not elementary or (is_inplace(graph_module, node) and not (len(read.users) == 1 and node.users)):
-            continue  # somebody looks at what is overwritten
         with graph.inserting_before(node):
-            wide = graph.call_method("double", (read,))
+            dtype = graph.call_function(getattr, (read, "dtype"))
+            wide = graph.call_function(widen, (read,))
         node.args = (wide, *node.args[1:])
         with graph.inserting_after(node):
-            narrow = graph.call_method("float", (node,))
-        node.replace_all_uses_with(narrow, delete_user_cb=lambda user, narrow=narrow: user is not narrow)
+            result = graph.call_function(narrow, (node, dtype))
+        if node in seen:
+            with graph.inserting_after(result):
+                result = graph.call_method("copy_", (read, result))
+        node.replace_all_uses_with(result, delete_user_cb=lambda user: user.target is not narrow)

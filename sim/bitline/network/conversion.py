@@ -30,6 +30,7 @@ from bitline.network.crossbar_modules import CrossbarModule, LayerCounters, Laye
 from bitline.network.crossbar_modules import as_images as _as_images
 from bitline.network.dataflow import operations, positions
 from bitline.network.graph import argument, private_copy, remove_unused, trace
+from bitline.network.guard import Guard, RandomInputs, first_images
 from bitline.network.layouts import keep_channels_last
 from bitline.network.patches import gather_patches, pad_images
 from bitline.network.placement import FloatMatrix, Kept, Placement, Site, place
@@ -50,6 +51,8 @@ class MatrixNetwork:
     """In the order in which the network first calls them."""
     kept: list[Kept]
     """What holds or multiplies weights and stays in torch."""
+    compared: str | None = None
+    """Inputs on which the network was compared with its graph; None: it was not."""
 
 
 def _quantised(placement: Placement, hw: Hardware) -> list[MatrixLayer]:
@@ -75,7 +78,13 @@ def _with_positions(layers: list[MatrixLayer], placement: Placement, input_shape
     return [replace(layer, output_positions=counts[layer.name]) for layer in layers]
 
 
-def matrix_layers(module: nn.Module, hw: Hardware, *, input_shape: tuple[int, ...] | None = None) -> MatrixNetwork:
+def matrix_layers(
+    module: nn.Module,
+    hw: Hardware,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    compare_on: RandomInputs | None = None,
+) -> MatrixNetwork:
     """Find a network's matrix layers, fold batch norm into them and quantise their weights; no data needed.
 
     Parameters
@@ -86,6 +95,8 @@ def matrix_layers(module: nn.Module, hw: Hardware, *, input_shape: tuple[int, ..
         ``weight_bits`` decides the codes.
     input_shape : tuple of int, optional
         Shape of one image, without the batch; gives the layers' ``output_positions``.
+    compare_on : RandomInputs, optional
+        Compare the traced and folded network with the module on these (:mod:`bitline.network.guard`).
 
     Returns
     -------
@@ -94,15 +105,20 @@ def matrix_layers(module: nn.Module, hw: Hardware, *, input_shape: tuple[int, ..
     Raises
     ------
     ConversionError
-        The network cannot be traced, or does not take an image of ``input_shape``.
+        The network cannot be traced, differs from its graph, or does not take an image of ``input_shape``.
     CheckpointError
         NaN or infinite weights (the layer is named).
     """
     placement = place(trace(module))
+    compared = None
+    if compare_on is not None:
+        examples = compare_on.of(module, placement)
+        Guard(module, examples, placement.graph_module).check_placement(placement)
+        compared = examples.what
     layers = _quantised(placement, hw)
     if input_shape is not None:
         layers = _with_positions(layers, placement, input_shape)
-    return MatrixNetwork(layers, list(placement.kept))
+    return MatrixNetwork(layers, list(placement.kept), compared)
 
 
 class CrossbarNetwork(nn.Module):
@@ -378,7 +394,8 @@ def convert(
     Raises
     ------
     ConversionError
-        The network cannot be traced or run, or has nothing for crossbars to hold.
+        The network cannot be traced or run, or has nothing for crossbars to hold; or what would run on crossbars is not
+        what the module computes (:mod:`bitline.network.guard`; the first module that differs is named).
     CheckpointError
         NaN or infinite weights (the layer is named).
     DataError
@@ -405,6 +422,8 @@ def convert(
 
     placement.graph_module.float()
     layers = _with_positions(layers, placement, tuple(batches[0].shape[1:]))
+    guard = Guard(module, first_images(batches), placement.graph_module)
+    guard.check_placement(placement)
     samples = _collect(placement, layers, batches, step)
     records = []
     for index, matrix, site in placement.sites():
@@ -427,6 +446,7 @@ def convert(
         runners.append(MatrixRunner(layer, hw, adc))
         step()
     _rewrite(placement, runners, {record.layer: record.scale for record in records})
+    guard.check_rewritten(placement.graph_module, {site.name: matrix for _, matrix, site in placement.sites()})
     network = CrossbarNetwork(
         placement.graph_module, private_copy(module), runners, list(placement.kept), records, hw, certificate
     )
@@ -452,6 +472,7 @@ def _rewrite(placement: Placement, runners: list[MatrixRunner], scales: dict[str
         graph_module.add_submodule(target, module)
         with graph.inserting_before(site.node):
             node = graph.call_module(target, arguments)
+        node.meta["call"] = (site.node if site.batch_norm is None else site.batch_norm).meta.get("call")
         (site.node if site.batch_norm is None else site.batch_norm).replace_all_uses_with(node)
         if site.batch_norm is not None:
             graph.erase_node(site.batch_norm)

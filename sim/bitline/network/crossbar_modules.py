@@ -302,6 +302,9 @@ class CrossbarModule(nn.Module):
         Whether a batch norm was folded in, which for a linear layer is right for (batch, features) inputs only.
     """
 
+    makes_new_tensors = True
+    """Outputs never share memory with inputs (:mod:`bitline.network.aliases`)."""
+
     def __init__(self, runner: MatrixRunner, name: str, input_scale: float, padding_mode: str, folded: bool) -> None:
         super().__init__()
         self.runner, self.name, self.input_scale = runner, name, input_scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-from torch.nn.utils import prune
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from bitline.errors import ConversionError
 from bitline.layers import LayerKind
+from bitline.network.aliases import follow_overwritten, is_inplace, is_size
 from bitline.network.recurrent import Recurrence, is_recurrent, unfold
+from bitline.network.traps import WEIGHT_HOOKS, refuse_hooks, refuse_operations, refuse_training
 
 __all__ = ["constant", "fixed_batch_norm", "kind_of", "private_copy", "single_input", "tensor_arguments", "trace"]
 
@@ -31,8 +31,6 @@ _KINDS: tuple[tuple[type[nn.Module], LayerKind], ...] = (
 _BATCH_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _DROPOUTS = {nn.functional.dropout, nn.functional.dropout1d, nn.functional.dropout2d, nn.functional.alpha_dropout}
-_WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
-"""Hooks of torch.nn.utils that compute ``weight`` from other parameters just before the forward."""
 
 
 def _runs_forward_of(module: nn.Module, base: type[nn.Module]) -> bool:
@@ -61,17 +59,96 @@ def fixed_batch_norm(module: nn.Module) -> _BatchNorm | None:
     return None
 
 
+class _Proxy(fx.Proxy):
+    """A value while the network is traced; unlike fx's own, ``y += 5`` and ``y[0] = 1`` overwrite what they name."""
+
+    def __getattr__(self, k: str) -> Any:
+        return _Attribute(self, k)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("tracer", "node", "root", "attr", "_node"):
+            raise TypeError(f"the forward sets the attribute {name} of a tensor")
+        object.__setattr__(self, name, value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+class _Attribute(_Proxy):
+    """An attribute of a value, such as ``shape``; becomes a node when it is used and no call."""
+
+    def __init__(self, root: fx.Proxy, attr: str) -> None:
+        self.root, self.attr, self.tracer = root, attr, root.tracer
+        self._node: fx.Node | None = None
+
+    @property
+    def node(self) -> fx.Node:  # type: ignore[override]
+        if self._node is None:
+            self._node = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {}).node
+        return self._node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
+
+
+def _overwriting(name: str) -> Any:
+    overwrite: Any = getattr(operator, f"i{name}")
+    compute: Any = getattr(operator, f"{name}_" if name in ("and", "or") else name)
+
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        # a number is not overwritten: whoever else holds it keeps it
+        function = compute if is_size(self.node) else overwrite
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "matmul"):
+    setattr(_Proxy, f"__i{_name}__", _overwriting(_name))
+
+
 class _Tracer(fx.Tracer):
-    """Keeps matrix layers and batch norms whole, and notes in which module each node arose (``node.meta["path"]``)."""
+    """Keeps matrix layers and batch norms whole, and notes where each node arose.
+
+    ``node.meta["path"]`` is the module whose forward made it, ``node.meta["call"]`` of a called module its name and the
+    number of the call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[str, int] = {}
+        self.random_module: str | None = None
+        """The first module to end its forward after random numbers were drawn in it."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if "forward" in vars(m):  # replaced on this one object: it no longer does what its class does
+            return False
         if kind_of(m) is not None or fixed_batch_norm(m) is not None or is_recurrent(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = torch.random.get_rng_state()
+        result = super().call_module(m, forward, args, kwargs)
+        if self.random_module is None and not torch.equal(before, torch.random.get_rng_state()):
+            self.random_module = f"layer {self.path_of_module(m)}"
+        return result
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node: fx.Node = super().create_node(*args, **kwargs)
-        node.meta["path"] = next(reversed(self.module_stack), "")
+        path = next(reversed(self.module_stack), "")
+        node.meta["path"] = path
+        if node.op == "call_module":
+            number = self._calls[str(node.target)] = self._calls.get(str(node.target), 0) + 1
+            node.meta["call"] = (str(node.target), number)
+        if torch.is_autocast_enabled("cpu"):
+            raise ConversionError(
+                f"network: {path or 'its forward'} computes under torch.autocast, which rounds to shorter numbers; "
+                "remove it, crossbars have number formats of their own"
+            )
         return node
 
 
@@ -88,10 +165,14 @@ def private_copy(module: nn.Module) -> nn.Module:
     Raises
     ------
     ConversionError
-        Not a module, a scripted module, or one whose weights do not exist yet.
+        Not a module, a scripted module, one whose weights do not exist yet; hooks, or layers that stay in training mode
+        (:mod:`bitline.network.traps`).
     """
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module
+    compiled = getattr(module, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):  # by torch.compile
+        module = compiled
     if not isinstance(module, nn.Module):
         raise ConversionError(f"network: expected a torch.nn.Module, got {type(module).__name__}")
     if isinstance(module, torch.jit.ScriptModule):
@@ -106,12 +187,14 @@ def private_copy(module: nn.Module) -> nn.Module:
                 raise ConversionError(f"network: {where} has no values (lazy or meta); load or initialise it first")
             if not value.is_leaf:  # as pruning leaves it; deepcopy refuses tensors with a history
                 memo[id(value)] = value.detach().clone()
+    refuse_hooks(module)
     twin: nn.Module = copy.deepcopy(module, memo).cpu().eval()
     with torch.no_grad():
         for part in twin.modules():
             for hook in part._forward_pre_hooks.values():
-                if isinstance(hook, _WEIGHT_HOOKS):
+                if isinstance(hook, WEIGHT_HOOKS):
                     hook(part, None)
+    refuse_training(twin)
     return twin.requires_grad_(False)
 
 
@@ -134,23 +217,32 @@ def trace(module: nn.Module) -> fx.GraphModule:
     Raises
     ------
     ConversionError
-        The forward cannot be traced, or takes other than one tensor.
+        The forward cannot be traced, takes other than one tensor, or does what a graph cannot carry
+        (:mod:`bitline.network.traps`).
     """
     twin = private_copy(module)
     name = type(twin).__name__
     if is_recurrent(twin):
         twin = nn.Sequential(twin)  # a leaf needs a caller
     tracer = _Tracer()
+    before = torch.random.get_rng_state()
     try:
         graph = tracer.trace(twin, concrete_args=_defaults(twin))
         graph_module = fx.GraphModule(tracer.root, graph, name)
+    except ConversionError:
+        raise
     except Exception as error:  # the network's own code runs here: anything may come out of it
         raise ConversionError(
             f"network {name}: torch.fx cannot trace its forward ({_first_line(error)}); "
             "move data-dependent control flow out of it, or into a function marked with torch.fx.wrap"
         ) from None
+    if not torch.equal(before, torch.random.get_rng_state()):
+        where = tracer.random_module or f"network {name}"
+        raise ConversionError(f"{where}: its forward draws random numbers in evaluation mode, expected none")
     single_input(graph_module)
+    refuse_operations(graph_module)
     _remove_identities(graph_module)
+    follow_overwritten(graph_module)
     unfold(graph_module)
     remove_unused(graph_module)
     graph_module.recompile()
@@ -192,26 +284,6 @@ def _remove_identities(graph_module: fx.GraphModule) -> None:
         if identity and len(node.args) >= 1 and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
-
-
-def is_inplace(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node overwrites what it reads, so that it matters even when its result is not used."""
-    if node.op == "call_module":
-        return bool(getattr(graph_module.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).endswith("__")
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        in_operator = getattr(node.target, "__module__", "") == "_operator" and name in _INPLACE_OPERATORS
-        ends = name.endswith("_") and not name.endswith("__")
-        # F.relu(input, inplace=False) and its like may be called by position
-        by_position = name in _INPLACE_SECOND and len(node.args) > 1 and node.args[1] is True
-        return bool(in_operator or ends or by_position or node.kwargs.get("inplace") or "out" in node.kwargs)
-    return False
-
-
-_INPLACE_OPERATORS = {"iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "setitem"}
-_INPLACE_SECOND = {"relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"}
 
 
 def remove_unused(graph_module: fx.GraphModule) -> None:

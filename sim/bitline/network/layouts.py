@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bitline.layers import LayerKind
+from bitline.network.aliases import disturbing, is_size
 from bitline.network.crossbar_modules import CrossbarModule
-from bitline.network.graph import is_inplace
 
 __all__ = ["keep_channels_last"]
 
@@ -24,14 +24,13 @@ _FUNCTIONS = {
     torch.cat, torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.hardtanh, F.leaky_relu, F.max_pool2d,
 }  # fmt: skip
 _METHODS = {"add", "add_", "relu", "relu_"}
-_SHAPES = {"size", "dim"}
-_COPIES = {"mean", "sum", "softmax", "sigmoid", "tanh", "adaptive_avg_pool2d", "avg_pool2d", "interpolate", "pad"}
-"""Operations by name whose result never shares memory with what they read."""
 
 
 def keep_channels_last(graph_module: fx.GraphModule) -> None:
     """Let convolutions on crossbars write channels last, and undo it before whatever is not known to be indifferent."""
     graph = graph_module.graph
+    if disturbing(graph_module):  # a copy would hide what is overwritten from those who look at it
+        return
     marked: set[fx.Node] = set()
     readers = []
     for node in graph.nodes:
@@ -43,20 +42,8 @@ def keep_channels_last(graph_module: fx.GraphModule) -> None:
                     marked.add(node)
             elif read:
                 marked.add(node)
-        elif read and not _asks_shape(node):
+        elif read and not is_size(node):
             readers.append((node, read))
-    # an operation that overwrites a view of a feature map must not find a copy of it
-    if any(is_inplace(graph_module, node) or _overwritten(graph_module, node) for node, _ in readers):
-        return
-    # and a view must not be a copy of what is overwritten after it was taken
-    order = {node: place for place, node in enumerate(graph.nodes)}
-    overwritten = {
-        _base(graph_module, node): order[node] for node in order if node in marked and is_inplace(graph_module, node)
-    }
-    views = [(node, read) for node, read in readers if not _copies(graph_module, node)]
-    bases = [(_base(graph_module, argument), order[node]) for node, read in views for argument in read]
-    if any(overwritten.get(base, -1) > place for base, place in bases):
-        return
     for node, read in readers:
         for argument in read:
             with graph.inserting_before(node):  # and not before something that overwrites the feature map in place
@@ -74,34 +61,3 @@ def _indifferent(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_function":
         return node.target in _FUNCTIONS
     return node.op == "call_method" and node.target in _METHODS
-
-
-def _asks_shape(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        return node.target in _SHAPES
-    return node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
-
-
-def _overwritten(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether an operation overwrites this one's result, which may be a view of what it read."""
-    return any(is_inplace(graph_module, user) and user.args and user.args[0] is node for user in node.users)
-
-
-def _base(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The operation whose memory this result may share."""
-    while node.args and isinstance(node.args[0], fx.Node) and _shares_memory(graph_module, node):
-        node = node.args[0]
-    return node
-
-
-def _shares_memory(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        module = graph_module.get_submodule(str(node.target))
-        return isinstance(module, (nn.Identity, nn.Dropout)) or is_inplace(graph_module, node)
-    return node.target is operator.getitem or is_inplace(graph_module, node)
-
-
-def _copies(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return not isinstance(graph_module.get_submodule(str(node.target)), (nn.Flatten, nn.Unflatten))
-    return (node.target if node.op == "call_method" else getattr(node.target, "__name__", "")) in _COPIES

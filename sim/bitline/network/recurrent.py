@@ -241,6 +241,7 @@ def _unfold_call(graph: fx.Graph, node: fx.Node, layer: nn.LSTM | nn.GRU) -> Non
         if not layer.batch_first:
             x = graph.call_method("transpose", (x, 0, 1))
         assert isinstance(x, fx.Node)
+        x.meta["call"] = node.meta.get("call")
         for user in list(node.users):
             if user.op == "call_function" and user.target is operator.getitem and user.args == (node, 0):
                 user.replace_all_uses_with(x)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bitline.network.graph import argument, attribute, is_inplace, tensor_arguments
+from bitline.network.aliases import disturbing, is_size, overwritten, shared_memory
+from bitline.network.graph import argument, attribute, tensor_arguments
 
 __all__ = ["non_negative_nodes"]
 
@@ -64,12 +65,15 @@ def non_negative_nodes(graph_module: fx.GraphModule) -> set[fx.Node]:
     set of Node
     """
     found: set[fx.Node] = set()
+    seen, roots = disturbing(graph_module), shared_memory(graph_module)
     for node in graph_module.graph.nodes:
         if _non_negative(graph_module, node, found):
             found.add(node)
-        elif is_inplace(graph_module, node) and any(read in found for read in tensor_arguments(node)):
-            # a value shown to be non-negative is overwritten by one that may not be, perhaps through a view
-            return set()
+        elif node in seen:
+            # a value shown to be non-negative may be overwritten by one that is not, perhaps through a view
+            memory = frozenset().union(*(roots[written] for written in overwritten(graph_module, node)))
+            if any(roots[value] & memory for value in found):
+                return set()
     return found
 
 
@@ -92,20 +96,8 @@ def _non_negative(graph_module: fx.GraphModule, node: fx.Node, found: set[fx.Nod
 
 def _inputs_non_negative(node: fx.Node, found: set[fx.Node]) -> bool:
     """Whether everything that is read is non-negative: nodes, and for sums and products numbers too."""
-    reads = [read for read in tensor_arguments(node) if not _is_size(read)]
+    reads = [read for read in tensor_arguments(node) if not is_size(read)]
     return bool(reads) and all(read in found for read in reads)
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node is a shape or arithmetic on shapes, which no value passes through."""
-    if node.op == "call_method" and node.target in ("size", "dim", "numel"):
-        return True
-    if node.op == "call_function" and node.target is getattr:
-        return argument(node, 1, "name") in ("shape", "ndim")
-    if node.op == "call_function" and node.target is len:
-        return True
-    reads = list(tensor_arguments(node))
-    return node.op == "call_function" and bool(reads) and all(_is_size(read) for read in reads)
 
 
 def _module(module: nn.Module, node: fx.Node, found: set[fx.Node]) -> bool:
