@@ -13,6 +13,7 @@ from bitline.errors import DataError
 from bitline.hardware import Hardware
 from bitline.input_files import read_bytes
 from bitline.network.conversion import matrix_layers
+from bitline.network.guard import RandomInputs
 from bitline.preparation import chosen_hardware, load_network
 from bitline.pruning.constraints import ColumnProportional, project_layers
 from bitline.pruning.layers import prunable_layers
@@ -29,11 +30,16 @@ def certify_checkpoint(
     adc_bits: int | str | None = None,
     arch: str | None = None,
     cp_rate: int | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> tuple[NetworkCertificate, str]:
     """Certify a checkpoint's ADC bits from its weights alone: no data, no simulation.
 
+    The network that is certified is compared with the checkpoint's module on two random inputs first.
+
     Parameters
     ----------
+    input_shape : tuple of int, optional
+        Of one input, without the batch, where neither the checkpoint nor its architecture says it.
     cp_rate : int, optional
         First project every layer but the first onto this column-proportional rate (one shot, no retraining): what the
         checkpoint's bits would be.
@@ -44,21 +50,27 @@ def certify_checkpoint(
         The certificate and the checkpoint's sha256.
     """
     hardware = chosen_hardware(hw, adc_bits)
-    loaded, _, network = load_network(checkpoint, arch)
+    loaded, name, network = load_network(checkpoint, arch)
     if cp_rate is not None:
         constraint = ColumnProportional(rate=cp_rate, rows=hardware.read_rows)
         project_layers(prunable_layers(network.module), constraint)
-    certificate = certify_layers(matrix_layers(network.module, hardware).layers, hardware)
-    return replace(certificate, network=network.architecture), loaded.sha256
+    random = RandomInputs(input_shape or network.input_shape, name)
+    found = matrix_layers(network.module, hardware, compare_on=random)
+    certificate = certify_layers(found.layers, hardware)
+    return replace(certificate, network=network.architecture, compared=found.compared), loaded.sha256
 
 
 def check_certificate_file(
-    certificate: str | Path, checkpoint: str | Path, *, arch: str | None = None
+    certificate: str | Path,
+    checkpoint: str | Path,
+    *,
+    arch: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> tuple[int, bool, list[str]]:
     """Re-check a certificate file against a checkpoint with code of its own (:mod:`bitline.crossbar.check`).
 
     Every byte of the file must be what the checkpoint gives with the hardware description in the file. ``-`` is
-    standard input.
+    standard input. The network is compared with the checkpoint's module first, as :func:`certify_checkpoint` does.
 
     Returns
     -------
@@ -74,8 +86,9 @@ def check_certificate_file(
     content = read_bytes(certificate, "certificate", _MAX_BYTES, DataError)
     document = parse_certificate(content)
     hardware = certified_hardware(document)
-    loaded, _, network = load_network(checkpoint, arch)
-    layers = matrix_layers(network.module, hardware).layers
+    loaded, name, network = load_network(checkpoint, arch)
+    random = RandomInputs(input_shape or network.input_shape, name)
+    layers = matrix_layers(network.module, hardware, compare_on=random).layers
     complaints = check_certificate(document, layers, checkpoint_sha256=loaded.sha256, content=content)
     return len(layers), document.get("lossless") is True, complaints
 
@@ -86,6 +99,7 @@ def cp_table(
     *,
     rates: Sequence[int],
     arch: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> list[dict[str, Any]]:
     """Certify a checkpoint after one-shot CP projection at several rates.
 
@@ -97,7 +111,7 @@ def cp_table(
     """
     rows = []
     for rate in rates:
-        certificate, _ = certify_checkpoint(checkpoint, hw, arch=arch, cp_rate=rate)
+        certificate, _ = certify_checkpoint(checkpoint, hw, arch=arch, cp_rate=rate, input_shape=input_shape)
         first, pruned = certificate.layers[0], certificate.layers[1:] or certificate.layers
         papers = [layer.counts.paper for layer in pruned if layer.counts.paper is not None]
         per_slice = [layer.counts.weight_aware_per_slice for layer in pruned]

@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     certify.add_argument(
         "--cp-rates", type=_rates, metavar="R,R,...", help="what-if table after one-shot CP projection at these rates"
     )
+    certify.add_argument(
+        "--input",
+        metavar="CxHxW",
+        help="shape of one input, where the checkpoint does not say it: the network is run once",
+    )
     certify.add_argument("--out", metavar="DIR", help="folder for certificate.json")
     certify.set_defaults(run=_certify)
 
@@ -322,11 +327,15 @@ def _certify(args: argparse.Namespace) -> None:
     from bitline.report.proof import certificate_text, cp_table_text
     from bitline.report.schema import dump_json
     from bitline.report.writer import OutputFolder
+    from bitline.throughput import parse_input
 
     _refuse_unused(args)
+    shape = None if args.input is None else parse_input(args.input)
     if args.check is not None:
         with _progress("checking the certificate"):
-            layers, lossless, complaints = check_certificate_file(args.check, args.checkpoint, arch=args.arch)
+            layers, lossless, complaints = check_certificate_file(
+                args.check, args.checkpoint, arch=args.arch, input_shape=shape
+            )
         if args.json:
             found = {"holds": not complaints, "lossless": lossless, "layers": layers, "complaints": complaints}
             emit(dump_json(found))
@@ -343,19 +352,21 @@ def _certify(args: argparse.Namespace) -> None:
         return
     if args.cp_rates is not None:
         with _progress("projecting and certifying at every rate"):
-            rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch)
+            rows = cp_table(args.checkpoint, args.hw, rates=args.cp_rates, arch=args.arch, input_shape=shape)
         emit(dump_json(rows) if args.json else cp_table_text(rows))
         return
     folder = None if args.out is None else OutputFolder(args.out)
     if folder is not None:
         folder.check()
     with _progress("loading the network and proving its columns"):
-        certificate, sha256 = certify_checkpoint(args.checkpoint, args.hw, adc_bits=args.adc_bits, arch=args.arch)
+        certificate, sha256 = certify_checkpoint(
+            args.checkpoint, args.hw, adc_bits=args.adc_bits, arch=args.arch, input_shape=shape
+        )
     document = certificate.to_json(sha256)
     if folder is not None:
         with folder:
             folder.write("certificate.json", dump_json(document))
-    emit(dump_json(document) if args.json else certificate_text(document, certificate.network))
+    emit(dump_json(document) if args.json else certificate_text(document, certificate.network, certificate.compared))
     if args.require_lossless and not certificate.lossless:
         refuted = [layer.name for layer in certificate.layers if not layer.lossless]
         raise VerificationError(

@@ -37,6 +37,7 @@ from bitline.hardware import Hardware, load_hardware
 from bitline.network.architectures import Network
 from bitline.network.checkpoint import load_checkpoint
 from bitline.network.conversion import matrix_layers
+from bitline.network.guard import RandomInputs, check_network
 from bitline.paths import expanded
 from bitline.preparation import Prepared, load_network, prepare_data
 from bitline.pruned_file import bit_counts, check_file, file_metadata, measured_top1, wanted_bits
@@ -230,6 +231,9 @@ def prune(
         prepared = prepare_data(found, plan.data_spec, normalisation=plan.normalisation, check=check)
     elif plan.normalisation is not None:
         raise ConfigError("prune: normalisation has no effect without data; leave it out, or name the data")
+    stages.start(0, "comparing the network with its graph")
+    shape = network.input_shape if prepared is None else prepared.dataset.image_shape
+    check_network(module, RandomInputs(shape, str(plan.start)))
     module = module.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     stages.start(0, "measuring the accuracy before")
     top1_before = None if prepared is None else measured_top1(module, prepared)

@@ -220,6 +220,7 @@ def _subject(checkpoint: str | Path | None, arch: str | None, input_shape: tuple
     """Build the network: with its weights, or for its shapes alone."""
     from bitline.network.architectures import build_architecture
     from bitline.network.dataflow import operations
+    from bitline.network.guard import RandomInputs, check_network
     from bitline.preparation import load_network
 
     if checkpoint is not None:
@@ -237,6 +238,7 @@ def _subject(checkpoint: str | Path | None, arch: str | None, input_shape: tuple
     if shape is None:
         raise ConfigError(f"input: {what} does not say the shape of its inputs; give one with --input, as in 3x224x224")
     graph = operations(network.module, tuple(shape))
+    check_network(network.module, RandomInputs(tuple(shape), what))
     return _Subject(
         architecture=network.architecture,
         input_shape=tuple(shape),

@@ -258,6 +258,8 @@ class NetworkCertificate:
     kinds: tuple[str, ...]
     network: str | None = None
     """Architecture's name, where the layers are a network's."""
+    compared: str | None = None
+    """Inputs on which what was certified was compared with the checkpoint's module; None: it was not. In no file."""
 
     @property
     def lossless(self) -> bool:

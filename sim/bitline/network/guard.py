@@ -99,8 +99,8 @@ class RandomInputs:
         if self.shape is not None:
             raise ConversionError(f"network: does not run on an input of shape {self.shape}: {reason}")
         raise ConfigError(
-            f"input: {self.network} does not say the shape of its inputs, and no usual one fits; give one with "
-            "--input, as in 3x224x224 (a network is compared with its traced graph before anything is claimed)"
+            f"input: {self.network} does not say the shape of its inputs, and no usual one fits; give it by --input, "
+            "as in 3x224x224, or name the data (a network is compared with its graph before anything is claimed)"
         )
 
 

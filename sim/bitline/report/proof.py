@@ -10,7 +10,7 @@ from bitline.report.tables import Table, plain_table
 __all__ = ["certificate_text", "cp_table_text"]
 
 
-def certificate_text(document: Mapping[str, Any], network: str | None = None) -> str:
+def certificate_text(document: Mapping[str, Any], network: str | None = None, compared: str | None = None) -> str:
     """A certificate (the file's content) for a terminal: verdict, then one line a layer.
 
     Parameters
@@ -19,6 +19,8 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None) ->
         :meth:`bitline.crossbar.certificate.NetworkCertificate.to_json`'s result.
     network : str, optional
         Architecture's name, to be shown.
+    compared : str, optional
+        Inputs on which the network was compared with the checkpoint's module.
     """
     layers, bits, hw = document["layers"], document["adc_bits"], document["hardware"]
     refuted = [layer for layer in layers if not layer["lossless"]]
@@ -33,6 +35,11 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None) ->
     lines = [
         f"{verdict}.",
         *([f"Network {network}: {len(layers)} layers on crossbars."] if network else []),
+        *(
+            [f"Traced and with batch norm folded, it computes what its module does, compared on {compared}."]
+            if compared
+            else []
+        ),
         f"Hardware {hw['name']}: {hw['rows']} rows{turns}, {hw['cell_bits']}-bit cells, "
         f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
