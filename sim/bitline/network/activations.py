@@ -32,8 +32,8 @@ _METHODS = {
 
 
 def widen(x: torch.Tensor) -> torch.Tensor:
-    """Float32 numbers as float64; all else, complex numbers too, as it is."""
-    return x.double() if x.dtype is torch.float32 else x
+    """Real numbers as a float64 tensor of their own; all else, complex numbers too, as it is."""
+    return x.to(torch.float64, copy=True) if x.dtype in (torch.float32, torch.float64) else x
 
 
 def narrow(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
