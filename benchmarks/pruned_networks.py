@@ -190,7 +190,8 @@ def page(rows: list[dict[str, Any]], unpruned: dict[str, Any], published: dict[s
         "## What it costs",
         "",
         'The tile model\'s price of the same files, "of dense" compares tiles alone with the same',
-        "description at 8 bits and dense weights. ADC energy is that of the conversions of one image.",
+        "description at 8 bits and dense weights. ADC energy is of one image, in the crossbars that exist, at full",
+        "activity.",
         "",
         *_table(
             "constraint | solver | crossbars of all replicas | tiles | mm2 | W | area of dense | power of dense | "

@@ -68,12 +68,21 @@ def test_driven_rows_of_windows_are_those_of_their_vectors(seed, kernel, stride,
     assert driven.tolist() == reference.driven_rows(np.array(fields), hw, signed)
 
 
-@pytest.mark.parametrize("encoding", ["differential", "offset", "offset_flip"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"encoding": "differential"},
+        {"encoding": "differential", "digits": "canonical"},
+        {"encoding": "offset"},
+        {"encoding": "offset_flip"},
+    ],
+    ids=lambda held: "-".join(held.values()),
+)
 @examples(30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([5, 8, 12]), st.booleans())
-def test_lines_and_cells_of_the_crossbars_that_exist(encoding, seed, density, width, turns) -> None:
+def test_lines_and_cells_of_the_crossbars_that_exist(held, seed, density, width, turns) -> None:
     rng = np.random.default_rng(seed)
-    hw = TINYADC.replace(rows=6, columns=width, weight_bits=5, input_bits=3, encoding=encoding, adc_bits=8)
+    hw = TINYADC.replace(rows=6, columns=width, weight_bits=5, input_bits=3, adc_bits=8, **held)
     if turns:
         hw = hw.replace(active_rows=3)
     codes = rng.integers(-7, 8, (2, 20, 5)) * (rng.random((2, 20, 5)) < density) * (rng.random((2, 20, 1)) < 0.6)

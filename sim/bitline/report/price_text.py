@@ -57,7 +57,9 @@ def energy_text(design: _Row) -> str:
     def say(figures: _Row) -> str:
         full, events = figures["energy_uj_per_image"], figures["energy_by_event_uj_per_image"]
         counted = "" if events is None else f"{number(events)} uJ an image by event, "
-        return f"{counted}{number(full)} uJ{'' if counted else ' an image'} at full activity"
+        average = figures.get("average_power_w")
+        watts = "" if average is None else f" ({number(average)} W on average)"
+        return f"{counted}{number(full)} uJ{'' if counted else ' an image'} at full activity{watts}"
 
     text = _beside(design, say)
     lines, cells = design["performance"]["lines_driven"], design["performance"]["cells_on"]
