@@ -194,7 +194,9 @@ def test_a_chip_without_power_or_area_is_refused() -> None:
         fields = load_hardware("isaac").model_dump()
         for component in fields["chip"]["components"].values():
             component[figure] = 0
-        with pytest.raises(ConfigError, match=f"hardware isaac: chip: components: none has {figure}( or energy_pj)? above 0"):
+        with pytest.raises(
+            ConfigError, match=f"hardware isaac: chip: components: none has {figure}( or energy_pj)? above 0"
+        ):
             load_hardware("isaac", **fields)
 
 

@@ -165,7 +165,8 @@ def test_tiles_come_first_and_links_stand_apart() -> None:
     lines = dict(summary_lines(validate_report(report)))
     assert lines["energy"] == (
         "tiles alone 3.5 uJ an image by event, 5.6 uJ at full activity (0.5 W on average); with hypertransport 40 uJ "
-        "an image by event, 45.6 uJ at full activity; 12.50% of the word lines driven and 3.00% of the cells on in a read"
+        "an image by event, 45.6 uJ at full activity; 12.50% of the word lines driven and 3.00% of the cells on in a "
+        "read"
     )
     assert lines["price"] == (
         "tiles alone 1.1 mm2, 0.87 W with everything on; with hypertransport 3.21 mm2, 1.87 W with everything on"
