@@ -307,6 +307,58 @@ def test_users_module_that_has_the_prefix_itself(user_folder: Path) -> None:
     assert torch.equal(network.module(torch.ones(1, 4)), torch.full((1, 3), 5.0))
 
 
+def test_users_module_that_multiplies_its_mask_itself(user_folder: Path) -> None:
+    """It takes the raw weight and the mask of the file; others take the product."""
+    torch.save({"fc.weight": torch.full((1, 2), 2.0), "fc.mask": torch.tensor([[1.0, 0.0]])}, user_folder / "net.pt")
+    (user_folder / "own_masked_for_test.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Layer(nn.Linear):\n    def forward(self, x):\n"
+        "        return nn.functional.linear(x, self.weight * self.mask)\n\n\n"
+        "def net(masked=True):\n    module = nn.Module()\n    module.fc = Layer(2, 1, bias=False)\n"
+        "    if masked:\n        module.fc.register_buffer('mask', torch.ones(1, 2))\n    return module\n\n\n"
+        "def plain():\n    return net(False)\n"
+    )
+    loaded = load_checkpoint(user_folder / "net.pt")
+    own = build_network(loaded, "own_masked_for_test:net")
+    assert own.module.fc.weight.tolist() == [[2.0, 2.0]]
+    assert own.module.fc.mask.tolist() == [[1.0, 0.0]]
+    plain = build_network(loaded, "own_masked_for_test:plain")
+    assert plain.module.fc.weight.tolist() == [[2.0, 0.0]]
+    assert any(
+        "masks among the weights were multiplied in (1 weights: fc.weight)" in said for said in plain.assumptions
+    )
+
+
+def test_users_module_that_is_compiled_or_named_module(user_folder: Path) -> None:
+    """The file's names without wrappers are put where the module, itself wrapped, has them."""
+    (user_folder / "own_wrapped_for_test.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    outer = nn.Module()\n    outer.module = nn.Module()\n"
+        "    outer.module.fc = nn.Linear(2, 1, bias=False)\n    return outer\n"
+    )
+    for name in ("fc.weight", "module.fc.weight", "_orig_mod.module.fc.weight"):
+        torch.save({name: torch.full((1, 2), 3.0)}, user_folder / "net.pt")
+        network = build_network(load_checkpoint(user_folder / "net.pt"), "own_wrapped_for_test:net")
+        assert network.module.module.fc.weight.tolist() == [[3.0, 3.0]]
+
+
+def test_users_module_of_a_quantising_library(user_folder: Path) -> None:
+    """torchao keeps weights as tensors of its own classes; torch's own helper makes one here."""
+    (user_folder / "own_quantised_for_test.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Int8(torch.Tensor):\n    pass\n\n\ndef net():\n"
+        "    module = nn.Linear(2, 1, bias=False)\n    weight = torch.ones(1, 2).as_subclass(Int8)\n"
+        "    module.weight = nn.Parameter(weight)\n    return module\n"
+    )
+    checkpoint = as_checkpoint({"weight": torch.ones(1, 2)})
+    with pytest.raises(ArchitectureError, match=r"'weight' is a tensor of a special class \(Int8\)"):
+        build_network(checkpoint, "own_quantised_for_test:net")
+    with pytest.raises(ArchitectureError, match=r"'weight' is a tensor of a special class \(Int8\)"):
+        build_architecture("own_quantised_for_test:net")
+
+
+def test_the_key_that_does_not_go_with_the_others_is_named() -> None:
+    keys = {f"model.conv{n}.weight": torch.ones(1, 1, 3, 3) for n in range(5)} | {"criterion.centre": torch.ones(3)}
+    mismatch(as_checkpoint(keys), None, "all but 'criterion.centre' begin with 'model.'")
+
+
 @pytest.mark.parametrize(
     ("arch", "words"),
     [
@@ -318,6 +370,8 @@ def test_users_module_that_has_the_prefix_itself(user_folder: Path) -> None:
         ("own_broken_for_test:factory", "cannot import 'own_broken_for_test' (ModuleNotFoundError"),
         ("own_syntax_for_test:factory", "cannot import 'own_syntax_for_test' (SyntaxError"),
         ("no_module_of_this_name:factory", "cannot import 'no_module_of_this_name'"),
+        ("no_module_of_this_name:factory", "looked in the current folder '"),
+        ("own_net_for_test:broken", "needs no arguments and returns an nn.Module"),
         ("a b:c", "not of the form"),
         (":factory", "not of the form"),
         ("own_net_for_test:", "not of the form"),

@@ -9,6 +9,7 @@ import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,133 @@ def test_masks_of_torch_prune_are_multiplied_in(tmp_path: Path) -> None:
     assert set(loaded.state_dict) == set(WEIGHTS)
 
 
+# ---- masks ---------------------------------------------------------------------------------------------------------
+
+MASK = (torch.arange(4 * 9).reshape(4, 1, 3, 3) % 3 == 0).float()
+"""Of the first layer: every third weight, 12 of 36, stays."""
+MASKED = WEIGHTS | {"0.weight": WEIGHTS["0.weight"] * MASK}
+
+
+@pytest.mark.parametrize(
+    ("saved", "named"),
+    [
+        ({"state_dict": WEIGHTS, "mask_dict": {"0.weight": MASK}}, "mask_dict"),
+        ({"state_dict": WEIGHTS, "mask": {"0": MASK.bool(), "4.weight": None}}, "mask"),
+        ({"net": WEIGHTS, "compression_sched": {"masks_dict": {"0.weight": MASK, "4.weight": None}, "policies": {}}},
+         "compression_sched.masks_dict"),
+        ({"state_dict": {"module." + k: v for k, v in WEIGHTS.items()}, "masks": {"module.0.weight": MASK}}, "masks"),
+        ({"my_net": WEIGHTS, "my_masks": {"0.weight_mask": MASK.to(torch.uint8)}, "mask_ratio": 0.5}, "my_masks"),
+        ({**WEIGHTS, "pruner": {"masks": {"0.weight": MASK}}}, "pruner.masks"),
+        ({**WEIGHTS, "0.weight_mask": MASK}, "0.weight"),
+        ({**WEIGHTS, "0.mask": MASK.bool()}, "0.weight"),
+    ],
+)  # fmt: skip
+def test_masks_beside_the_weights_are_multiplied_in_and_said(tmp_path: Path, saved: object, named: str) -> None:
+    """Overlooked, the dense weights would be certified instead of the pruned ones."""
+    path = tmp_path / "net.pt"
+    torch.save(saved, path)
+    loaded = load_checkpoint(path)
+    assert_same(loaded.state_dict, MASKED)
+    assert loaded.masked == ("0.weight",)
+    (note,) = loaded.notes
+    assert named in note
+    assert "multiplied in" in note
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"mask_dict": {"0.weight": MASK * 0.5}}, ("'mask_dict.0.weight'", "values other than 0 and 1")),
+        ({"mask_dict": {"0.weight": MASK[:2]}}, ("has shape (2, 1, 3, 3), its weight (4, 1, 3, 3)",)),
+        ({"mask_dict": {"7.weight": MASK}}, ("'mask_dict.7.weight' belongs to no weight",)),
+        ({"masks": [MASK, MASK]}, ("'masks' holds masks without the names of their weights",)),
+        ({"mask": MASK}, ("'mask' holds masks without the names of their weights",)),
+        ({"mask_dict": {"0.weight": MASK.numpy()}}, ("is a NumPy array",)),
+    ],
+)
+def test_masks_that_cannot_be_applied_are_refused(tmp_path: Path, beside: dict[str, object], words: tuple[str]) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({"state_dict": WEIGHTS, **beside}, path)
+    refused(path, *words)
+
+
+def test_dicts_that_hold_themselves_are_looked_into_once(tmp_path: Path) -> None:
+    options: dict[str, object] = {}
+    options |= {str(number): options for number in range(300)}  # 300 ** 4 paths
+    path = tmp_path / "net.pt"
+    torch.save({"state_dict": WEIGHTS, "options": options}, path)
+    assert_same(load_checkpoint(path).state_dict)
+
+
+def test_a_soft_mask_of_torch_prune_s_form_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({"fc.weight_orig": torch.ones(2, 2), "fc.weight_mask": torch.full((2, 2), 0.5)}, path)
+    refused(path, "'fc.weight_mask' has values other than 0 and 1")
+
+
+def test_a_pruned_lstm(tmp_path: Path) -> None:
+    """torch.nn.utils.prune masks any parameter of any name."""
+    lstm = nn.LSTM(3, 4)
+    prune.l1_unstructured(lstm, "weight_ih_l0", 0.5)
+    prune.l1_unstructured(lstm, "weight_hh_l0", 0.25)
+    torch.save(lstm.state_dict(), tmp_path / "net.pt")
+    loaded = load_checkpoint(tmp_path / "net.pt").state_dict
+    assert set(loaded) == {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+    assert torch.equal(loaded["weight_ih_l0"], lstm.weight_ih_l0)
+    assert int((loaded["weight_ih_l0"] == 0).sum()) == 24  # half of 16 x 3
+    assert int((loaded["weight_hh_l0"] == 0).sum()) == 16  # a quarter of 16 x 4
+
+
+def test_a_sparsified_parametrization(tmp_path: Path) -> None:
+    """As torch.ao.pruning saves it: the raw weight and its mask under ``parametrizations``."""
+    raw, mask = torch.ones(2, 3), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    keys = {"fc.parametrizations.weight.original": raw, "fc.parametrizations.weight.0.mask": mask, "fc.bias": raw[0]}
+    torch.save(keys, tmp_path / "net.pt")
+    loaded = load_checkpoint(tmp_path / "net.pt").state_dict
+    assert set(loaded) == {"fc.weight", "fc.bias"}
+    assert torch.equal(loaded["fc.weight"], mask)
+
+
+# ---- names and neighbours ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda key: key.replace(".", "._orig_mod.", 1),
+        lambda key: "_fsdp_wrapped_module." + key.replace(".", "._fsdp_wrapped_module.", 1),
+        lambda key: "model." + key.replace(".", "._checkpoint_wrapped_module.", 1),
+        lambda key: "module._orig_mod." + key,
+        lambda key: key.replace("0.", "0.module."),
+    ],
+)
+def test_wrappers_in_the_middle_of_keys(tmp_path: Path, wrapped: Callable[[str], str]) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({wrapped(key): tensor for key, tensor in WEIGHTS.items()}, path)
+    assert_same(load_checkpoint(path).state_dict)
+
+
+def test_keys_that_differ_by_a_wrapper_only_stay(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({"a.module.weight": torch.ones(2), "a.weight": torch.ones(3)}, path)
+    assert list(load_checkpoint(path).state_dict) == ["a.module.weight", "a.weight"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_numpy_arrays_beside_the_weights(tmp_path: Path, dtype: type) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({"state_dict": WEIGHTS, "mean": np.ones(3, dtype), "losses": [np.ones(2, dtype)]}, path)
+    assert_same(load_checkpoint(path).state_dict)
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.ones(10), "a NumPy array"), ([0.5] * 10, "a list")])
+def test_weights_that_are_no_tensors_are_named(tmp_path: Path, value: object, words: str) -> None:
+    """Without its bias the network would be another one, and still be recognised."""
+    path = tmp_path / "net.pt"
+    torch.save({"fc1.weight": torch.ones(10, 4), "fc1.bias": value}, path)
+    refused(path, f"'fc1.bias' is {words}, not a tensor")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "net.pt"
@@ -242,6 +370,13 @@ def test_a_flipped_bit_in_a_zip_is_found_by_its_checksum(tmp_path: Path) -> None
         (b"<!DOCTYPE html><html><body>404", "web page"),
         (bytes(range(256)) * 10, "not a checkpoint"),
         (b"PK\x05\x06" + bytes(18), "not one that torch.save wrote"),
+        # ONNX: field 1 (ir_version) 8, field 2 (producer) of 7 letters; the other marks are their formats' own.
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "an ONNX model"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file (Keras)"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(90), "a TensorFlow Lite model"),
+        (b"GGUF\x03" + bytes(90), "a GGUF file"),
+        (b"\x93NUMPY\x01\x00" + bytes(90), "a NumPy array"),
+        (b"\x1f\x8b\x08" + bytes(90), "gunzip first"),
         (pickle.dumps(5, 2), "not a checkpoint"),
         (pickle.dumps({"a": [1.0]}, 4), "not a checkpoint"),
     ],
@@ -268,12 +403,32 @@ def test_pickled_module(tmp_path: Path, wrap: object, legacy: bool) -> None:
 
 
 def test_torchscript(tmp_path: Path) -> None:
-    # Written by hand: torch.jit.save warns that it is deprecated.
+    # Written by hand: torch.jit.save warns that it is deprecated. It compresses its code.
     path = tmp_path / "net.pt"
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name in ("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py", "net/version"):
+                archive.writestr(name, b"\x80\x02K\x01.")
+        refused(path, "TorchScript", "state_dict")
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (("archive/archive_format", "archive/models/model.json", "archive/data/weights/weight_0"), "torch.export"),
+        (("serialized_exported_program.json", "serialized_state_dict.pt"), "torch.export"),
+        (("x.npy", "y.npy"), "an archive of NumPy arrays (.npz)"),
+        (("metadata.json", "config.json", "model.weights.h5"), "a Keras model"),
+        (("net/data.pkl", "net/data/0", "net/data/0"), "two records named 'data/0'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_of_other_programs_are_named(tmp_path: Path, records: tuple[str, ...], words: str) -> None:
+    path = tmp_path / "net.pt2"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in ("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py", "net/version"):
-            archive.writestr(name, b"\x80\x02K\x01.")
-    refused(path, "TorchScript", "state_dict")
+        for name in records:
+            archive.writestr(name, b"{}")
+    refused(path, words)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from bitline.errors import ArchitectureError, ShapeError
 from bitline.network.checkpoint import Checkpoint, printable
+from bitline.network.key_names import odd_keys, plain_name
 from bitline.network.recognition import ARCHITECTURES, Recognised, Shapes, Standard, recognise
+from bitline.printable import clean
 
 __all__ = ["Network", "build_architecture", "build_network", "check_input", "list_architectures"]
 
@@ -88,8 +90,8 @@ def build_network(checkpoint: Checkpoint, arch: str | None = None) -> Network:
         if recognised is None:
             some = _first(list(shapes))
             raise ArchitectureError(
-                f"{_name(checkpoint)}: no known architecture has these weights ({len(shapes)} tensors: {some}); "
-                "name one with --arch NAME or --arch package.module:factory"
+                f"{_name(checkpoint)}: no known architecture has these weights ({len(shapes)} tensors: {some}"
+                f"{_odd(shapes)}); name one with --arch NAME or --arch package.module:factory"
             )
         found = recognised
     module = _without_memory(found.build)
@@ -199,6 +201,7 @@ def _finished(network: Network, checkpoint: Checkpoint) -> Network:
         changes["input_shape"] = tuple(int(size) for size in match.groups())
     if re.fullmatch(r"-?\d{1,6}", offset := metadata.get("label_offset", "")):
         changes["label_offset"] = int(offset)
+    changes["assumptions"] = (*network.assumptions, *checkpoint.notes)
     return replace(network, module=_frozen(network.module), **changes)  # type: ignore[arg-type]
 
 
@@ -209,15 +212,45 @@ def _frozen(module: nn.Module) -> nn.Module:
 # ---- loading -------------------------------------------------------------------------------------------------------
 
 
+def _odd(shapes: Shapes) -> str:
+    """The keys that do not go with the others, in words; nothing where there are none."""
+    found = odd_keys(shapes)
+    if found is None:
+        return ""
+    prefix, odd = found
+    return f"; all but {_first(odd)} begin with '{prefix}', and without {'it' if len(odd) == 1 else 'them'} may fit"
+
+
+def _as_expected(weights: dict[str, Tensor], checkpoint: Checkpoint, expected: Collection[str]) -> dict[str, Tensor]:
+    """The weights by the names that a module has for them.
+
+    A module may hold its layers under names that a wrapper would use (``model.``), be wrapped itself, or multiply its
+    masks in by itself: then it takes the weights and masks of the file.
+    """
+    if set(expected) <= set(weights):
+        return weights
+    stored = checkpoint.stored
+    if stored and any(key in expected and key not in weights for key in stored):
+        weights = {key: tensor for key, tensor in weights.items() if key not in checkpoint.masked or key in expected}
+        weights |= {key: _float(tensor) for key, tensor in stored.items() if key in expected}
+    restored = {checkpoint.prefix + key: tensor for key, tensor in weights.items()}
+    if checkpoint.prefix and len(set(restored) & set(expected)) > len(set(weights) & set(expected)):
+        weights = restored
+    by_plain_name = {plain_name(key): key for key in expected}
+    if len(by_plain_name) == len(expected):
+        weights = {key if key in expected else by_plain_name.get(plain_name(key), key): t for key, t in weights.items()}
+    return weights
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+
 def _load(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load strictly; what differs is told in one line."""
     weights = checkpoint.state_dict
     expected = {key: tensor for key, tensor in module.state_dict().items() if not key.endswith("num_batches_tracked")}
-    if checkpoint.prefix and not set(weights) & set(expected):
-        # The user's module may itself hold its layers under the prefix that was removed as a wrapper's.
-        restored = {checkpoint.prefix + key: tensor for key, tensor in weights.items()}
-        if set(restored) & set(expected):
-            weights = restored
+    weights = _as_expected(weights, checkpoint, expected)
     missing = [key for key in expected if key not in weights]
     unexpected = [key for key in weights if key not in expected]
     other = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
@@ -307,7 +340,10 @@ def _users_module(arch: str) -> nn.Module:
         try:
             imported = importlib.import_module(where)
         except (Exception, SystemExit) as error:
-            raise ArchitectureError(f"architecture '{arch}': cannot import '{where}' ({_reason(error)})") from error
+            raise ArchitectureError(
+                f"architecture '{arch}': cannot import '{where}' ({_reason(error)}); looked in the current folder "
+                f"'{clean(str(Path.cwd()))}', then along the Python path (PYTHONPATH)"
+            ) from error
         factory = getattr(imported, factory_name, None)
         if factory is None:
             raise ArchitectureError(f"architecture '{arch}': module '{where}' has no '{factory_name}'")
@@ -319,11 +355,19 @@ def _users_module(arch: str) -> nn.Module:
             module = factory()
         except (Exception, SystemExit) as error:
             raise ArchitectureError(
-                f"architecture '{arch}': calling '{factory_name}()' failed ({_reason(error)})"
+                f"architecture '{arch}': calling '{factory_name}()' failed ({_reason(error)}); expected a class or "
+                "function that needs no arguments and returns an nn.Module"
             ) from error
     if not isinstance(module, nn.Module):
         raise ArchitectureError(
             f"architecture '{arch}': '{factory_name}()' returned a {type(module).__name__}; expected an nn.Module"
+        )
+    special = next((n for n, t in module.state_dict().items() if type(t) not in (Tensor, nn.Parameter)), None)
+    if special is not None:
+        kind = type(module.state_dict()[special]).__name__
+        raise ArchitectureError(
+            f"architecture '{arch}': its '{clean(special)}' is a tensor of a special class ({kind}), as quantising "
+            "libraries use; expected a module of plain float weights, before it is quantised"
         )
     return module
 

@@ -27,6 +27,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bitline.errors import CheckpointError
+from bitline.network.key_names import strip_wrappers
+from bitline.network.masks import UnreadArray, apply_masks, masks_beside, names_masks
 from bitline.paths import expanded
 from bitline.printable import clean
 from bitline.signals import temporary_folder
@@ -54,13 +56,14 @@ _WRAPPERS = (
     "params_ema",
 )
 
-#: Prefixes that wrappers put before every key: data parallel, torch.compile, a module held by another.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-
 #: Counters that are not weights: batch norm's, thop's and AveragedModel's.
 _COUNTERS = frozenset({"num_batches_tracked", "total_ops", "total_params", "n_averaged"})
 
+#: Last parts of the names of weights, which must be tensors.
+_WEIGHT_LEAVES = frozenset({"weight", "bias", "weight_orig", "bias_orig", "weight_mask", "running_mean", "running_var"})
+
 _HOW_TO_SAVE = "save its weights with torch.save(model.state_dict(), ...)"
+_EXPECTED = "expected float weights of PyTorch, saved with torch.save or safetensors"
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _DEPTH = 4
 
@@ -87,7 +90,11 @@ class Checkpoint:
     prefix: str = ""
     """What was removed from the front of every key."""
     masked: tuple[str, ...] = ()
-    """Names whose weight was ``NAME_orig * NAME_mask``."""
+    """Names whose weight was multiplied by a mask."""
+    notes: tuple[str, ...] = ()
+    """What was done to the weights that a reader of the result must know, a sentence each."""
+    stored: dict[str, Tensor] = field(default_factory=dict)
+    """Weights before their masks, and the masks, by their names in the file: what a module that masks itself takes."""
 
 
 class _Ignored:
@@ -100,6 +107,10 @@ class _Ignored:
         pass
 
 
+class _IgnoredArray(_Ignored, UnreadArray):
+    """A NumPy array; told from other things because one in a weight's place must not be dropped."""
+
+
 #: Classes that appear beside weights in common training scripts (options, scores); each is read as an _Ignored.
 _IGNORED_GLOBALS: list[Any] = [
     (_Ignored, name)
@@ -108,17 +119,25 @@ _IGNORED_GLOBALS: list[Any] = [
         "numpy.core.multiarray.scalar",
         "numpy._core.multiarray.scalar",
         "numpy.dtype",
-        *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Float16", "Int64", "Int32", "Bool")),
+        "numpy.ndarray",
+        *(
+            f"numpy.dtypes.{kind}DType"
+            for kind in (
+                *("Float64", "Float32", "Float16", "Bool", "Int64", "Int32", "Int16", "Int8"),
+                *("UInt64", "UInt32", "UInt16", "UInt8"),
+            )
+        ),
     )
-]
+] + [(_IgnoredArray, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read the weights of a ``.pt``, ``.pth``, ``.th``, ``.pth.tar`` or ``.safetensors`` file.
 
     What the file is, is told from its content. A bare state dict and one wrapped under a customary key are found; a
-    prefix common to all keys is removed; masks of ``torch.nn.utils.prune`` are multiplied in; half, bfloat16 and
-    float64 weights become float32; counters of batches and operations are dropped.
+    prefix common to all keys is removed, and what wrappers put into the middle of keys; masks, beside the state dict or
+    in it, are multiplied in; half, bfloat16 and float64 weights become float32; counters of batches and operations are
+    dropped.
 
     Parameters
     ----------
@@ -133,7 +152,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ------
     CheckpointError
         Missing, unreadable, empty, truncated, corrupted or hostile file; a pickled module, TorchScript, or no weights;
-        quantised, sparse or complex weights; NaN or infinite weights.
+        quantised, sparse or complex weights; NaN or infinite weights; masks that are not 0 and 1, of another shape than
+        their weight, or of no weight.
     """
     path = expanded(path)
     size = _check_file(path)
@@ -141,18 +161,22 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     kind = _sniff(path, size)
     metadata: dict[str, str] = {}
     wrapper_keys: tuple[str, ...] = ()
+    beside: dict[str, object] = {}
     if kind is _Format.SAFETENSORS:
         raw, metadata = _read_safetensors(path)
     else:
         if kind is _Format.ZIP:
             _check_zip(path, size)
         loaded = _read_torch(path, kind)
-        raw, wrapper_keys, metadata = _unwrap(path, loaded)
+        raw, wrapper_keys, metadata, beside = _unwrap(path, loaded)
     weights = _usable(path, raw, size)
     if not weights:
         raise _bad(path, "holds no weights: there is no tensor in it that is one")
-    weights, prefix = _strip_prefixes(weights)
-    weights, masked = _apply_masks(path, weights)
+    weights, prefix = strip_wrappers(weights)
+    try:
+        weights, resolved = apply_masks(weights, beside)
+    except ValueError as error:
+        raise _bad(path, f": {error}") from None
     state_dict = _to_float32(path, weights)
     return Checkpoint(
         path=path,
@@ -161,7 +185,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         metadata=metadata,
         wrapper_keys=wrapper_keys,
         prefix=prefix,
-        masked=masked,
+        masked=resolved.names,
+        notes=resolved.notes,
+        stored=resolved.stored,
     )
 
 
@@ -215,6 +241,12 @@ def _sniff(path: Path, size: int) -> _Format:
         return _Format.PICKLE
     if head[8:9] == b"{":
         raise _bad(path, f"is truncated or damaged: its safetensors header claims {length} bytes, the file has {size}")
+    for offset, magic, what in _OTHER_FILES:
+        if head[offset:].startswith(magic):
+            raise _bad(path, f"is {what}")
+    # ONNX, a protocol buffer without a mark: the model's version, a small number, then its producer or its graph.
+    if head[:1] == b"\x08" and 1 <= head[1] <= 20 and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42"):
+        raise _bad(path, f"is an ONNX model, whose weights are in a graph; in PyTorch, {_HOW_TO_SAVE}")
     if head.startswith(b"version https://git-lfs"):
         raise _bad(path, "is a Git LFS pointer, not the checkpoint itself; fetch it with 'git lfs pull'")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -228,10 +260,12 @@ def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
+            names = [record.filename.partition("/")[2] for record in records]
+            other = _other_archive({record.filename for record in records}, names)
             compressed = next((r.filename for r in records if r.compress_type != zipfile.ZIP_STORED), None)
             # Records that add up to more than the file overlap or are made up: told before any is read.
             claimed = sum(record.file_size for record in records)
-            damaged = archive.testzip() if compressed is None and claimed <= size else None
+            damaged = archive.testzip() if other is None and compressed is None and claimed <= size else None
     # What zipfile raises for damaged archives besides BadZipFile: bad names, odd versions, encrypted or cut records.
     except (
         zipfile.BadZipFile,
@@ -243,6 +277,8 @@ def _check_zip(path: Path, size: int) -> None:
         struct.error,
     ) as error:
         raise _bad(path, f"is truncated or damaged: a zip archive that cannot be read ({_line(error)})") from None
+    if other is not None:
+        raise _bad(path, other)
     if compressed is not None:
         raise _bad(
             path, f"has a compressed record '{printable(compressed)}'; torch.save stores its records uncompressed"
@@ -251,11 +287,28 @@ def _check_zip(path: Path, size: int) -> None:
         raise _bad(path, f"is damaged: its records claim {claimed} bytes, the file has {size}")
     if damaged is not None:
         raise _bad(path, f"is damaged: the checksum of its record '{printable(damaged)}' does not match")
-    names = {record.filename.partition("/")[2] for record in records}
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise _bad(path, f"is a TorchScript archive, which holds code; {_HOW_TO_SAVE}")
     if "data.pkl" not in names:
         raise _bad(path, "is a zip archive, but not one that torch.save wrote: it has no data.pkl")
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise _bad(path, f"is damaged: it has two records named '{printable(twice)}'")
+
+
+def _other_archive(files: set[str], names: list[str]) -> str | None:
+    """What else a zip archive is, by the names of its records with and without their folder; None for torch.save's."""
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        return f"is a TorchScript archive, which holds code; {_HOW_TO_SAVE} of the module it was made from"
+    exported = ("models/model.json", "serialized_exported_program.json", "archive_format")
+    if any(name in exported for name in (*files, *names)):
+        return (
+            "is a program saved by torch.export (.pt2), which holds a graph; save its weights with "
+            "torch.save(torch.export.load(...).state_dict, ...)"
+        )
+    if any(name.endswith(".npy") for name in files):
+        return f"is an archive of NumPy arrays (.npz), not a checkpoint; {_HOW_TO_SAVE}"
+    if any(name.endswith(".weights.h5") for name in files):
+        return f"is a Keras model; {_EXPECTED}"
+    return None
 
 
 def _read_torch(path: Path, kind: _Format) -> object:
@@ -307,6 +360,21 @@ def _not_torch(path: Path, kind: _Format, error: Exception) -> CheckpointError:
     return _bad(path, f"is truncated, damaged or not a checkpoint: {what} ({_line(error)}){hint}")
 
 
+#: Files of other programs by their mark and where it stands.
+_OTHER_FILES = (
+    (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        f"an HDF5 file (Keras); {_EXPECTED}",
+    ),
+    (4, b"TFL3", f"a TensorFlow Lite model; {_EXPECTED}"),
+    (0, b"GGUF", f"a GGUF file of quantised weights; {_EXPECTED}"),
+    (0, b"\x93NUMPY", f"a NumPy array; expected named weights: {_HOW_TO_SAVE}"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it with gunzip first"),
+    (0, b"BZh", "compressed with bzip2; unpack it with bunzip2 first"),
+    (0, b"\xfd7zXZ\x00", "compressed with xz; unpack it with unxz first"),
+)
+
 #: How torch's restricted unpickler names what it refuses.
 _REFUSALS = (
     re.compile(r"GLOBAL (\S+) was not an allowed global"),
@@ -340,10 +408,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, object], dict[str, str]]:
 # ---- finding the weights -------------------------------------------------------------------------------------------
 
 
-def _unwrap(path: Path, loaded: object) -> tuple[dict[str, object], tuple[str, ...], dict[str, str]]:
-    """The state dict in what was saved, the keys that led to it, and the strings and numbers beside it."""
+def _unwrap(path: Path, loaded: object) -> tuple[dict[str, object], tuple[str, ...], dict[str, str], dict[str, object]]:
+    """The state dict in what was saved, the keys that led to it, the strings and numbers beside it, and the masks."""
     where: list[str] = []
     metadata: dict[str, str] = {}
+    beside: dict[str, object] = {}
     for _ in range(_DEPTH):
         inside = f" under '{printable('.'.join(where))}'" if where else ""
         if not isinstance(loaded, dict):
@@ -355,8 +424,9 @@ def _unwrap(path: Path, loaded: object) -> tuple[dict[str, object], tuple[str, .
             if isinstance(value, (str, int, float, bool)):
                 metadata[printable(key)] = printable(str(value))
         wrapper = _wrapper_key(path, level)
+        beside |= masks_beside({key: value for key, value in level.items() if key != wrapper}, ".".join(where))
         if wrapper is None:
-            return level, tuple(where), metadata
+            return level, tuple(where), metadata, beside
         where.append(wrapper)
         loaded = level[wrapper]
     raise _bad(path, f"holds no weights within {_DEPTH} levels ('{printable('.'.join(where))}')")
@@ -371,7 +441,7 @@ def _wrapper_key(path: Path, level: Mapping[str, object]) -> str | None:
             return key
     if any(isinstance(value, Tensor) for value in level.values()):
         return None
-    candidates = [key for key, value in level.items() if _is_state_dict(value)]
+    candidates = [key for key, value in level.items() if _is_state_dict(value) and not names_masks(key)]
     if len(candidates) > 1:
         names = ", ".join(f"'{printable(key)}'" for key in candidates[:4])
         raise _bad(path, f"holds {len(candidates)} state dicts ({names}); expected one, or one named 'state_dict'")
@@ -395,7 +465,12 @@ def _usable(path: Path, raw: Mapping[str, object], file_size: int) -> dict[str, 
     for key, value in raw.items():
         name = printable(key)
         leaf = key.rpartition(".")[2]
-        if not isinstance(value, Tensor) or leaf in _COUNTERS:
+        if leaf in _COUNTERS:
+            continue
+        if not isinstance(value, Tensor):
+            if value is not None and leaf in _WEIGHT_LEAVES:  # dropped, another network would be read
+                found = "a NumPy array" if isinstance(value, _IgnoredArray) else f"a {type(value).__name__}"
+                raise _bad(path, f": '{name}' is {found}, not a tensor; {_HOW_TO_SAVE}")
             continue
         kind = _unusable_kind(value, leaf)
         if kind is not None:
@@ -434,47 +509,6 @@ def _unusable_kind(tensor: Tensor, leaf: str) -> str | None:
     if tensor.dtype.is_floating_point or leaf in ("weight", "bias", "weight_orig", "bias_orig"):
         return f"a quantised tensor ({str(tensor.dtype).removeprefix('torch.')})"
     return None
-
-
-def _strip_prefixes(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Remove the known prefixes that all keys share, repeatedly."""
-    removed = ""
-    while (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)) is not None:
-        weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
-        removed += prefix
-    return weights, removed
-
-
-def _apply_masks(path: Path, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Multiply ``NAME_orig`` by ``NAME_mask``, as torch.nn.utils.prune does before every forward pass."""
-    result: dict[str, Tensor] = {}
-    masked = []
-    for key, tensor in weights.items():
-        leaf = key.rpartition(".")[2]
-        if leaf in ("weight_mask", "bias_mask"):
-            base = key.removesuffix("_mask")
-            if f"{base}_orig" not in weights:
-                raise _bad(path, f": mask '{printable(key)}' has no '{printable(base)}_orig' to apply to")
-        elif leaf in ("weight_orig", "bias_orig"):
-            base = key.removesuffix("_orig")
-            mask = weights.get(f"{base}_mask")
-            if mask is None:
-                raise _bad(
-                    path,
-                    f": '{printable(key)}' has no '{printable(base)}_mask' of torch.nn.utils.prune beside it",
-                )
-            if mask.shape != tensor.shape:
-                raise _bad(
-                    path,
-                    f": mask '{printable(base)}_mask' has shape {tuple(mask.shape)}, its weight {tuple(tensor.shape)}",
-                )
-            if base in weights:
-                raise _bad(path, f": both '{printable(base)}' and '{printable(key)}' are there; expected one of them")
-            result[base] = tensor.to(torch.float32) * mask.to(torch.float32)
-            masked.append(base)
-        else:
-            result[key] = tensor
-    return result, tuple(masked)
 
 
 def _to_float32(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
