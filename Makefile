@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: simulate test test-long test-plain lint wheel mutation benchmark clean
+.PHONY: simulate test test-long test-plain fuzz lint wheel mutation benchmark clean
 
 simulate: $(INSTALLED)
 	$(BIN)/bitline simulate --out out/digits
@@ -21,6 +21,10 @@ test-long: $(INSTALLED)
 test-plain: $(INSTALLED)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q tests/crossbar
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck $(BIN)/python -m pytest -q tests/crossbar
+
+# hostile files, bombs, signals and closed streams against the command line: minutes, or FUZZ_SECONDS=36000
+fuzz: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

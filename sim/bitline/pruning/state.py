@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from bitline.errors import CheckpointError
+from bitline.input_files import read_bytes
 
 __all__ = ["read_state", "state_bytes"]
 
 _MAGIC = b"bitline prune state 1\n"
 _HASH_LENGTH = 64
+_MAX_BYTES = 1 << 34
 
 
 def state_bytes(state: dict[str, Any]) -> bytes:
@@ -34,10 +36,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
     CheckpointError
         Missing, unreadable, damaged, or no state of a pruning run.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"resume file {path}: cannot be read: {error.strerror}") from None
+    content = read_bytes(path, "resume file", _MAX_BYTES, CheckpointError)
     if not content.startswith(_MAGIC):
         raise CheckpointError(f"resume file {path}: expected the state of a pruning run, found something else")
     start = len(_MAGIC) + _HASH_LENGTH + 1
