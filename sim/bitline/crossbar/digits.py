@@ -32,6 +32,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from bitline.parallel import parallel_kernel
+
 __all__ = ["balanced_digits", "canonical_digits", "lowest_possible", "magnitude_digits", "pair_sums"]
 
 _SWEEPS = 48
@@ -293,7 +295,7 @@ def _balance_column(w, cell_bits, sweeps, digits, sums, weights, carried, found,
                 return
 
 
-@njit(parallel=True, cache=True)
+@parallel_kernel
 def _balance(w, rows, cell_bits, sweeps, digits):
     """Every column of every row tile: w (N, K), digits (N, K, S) changed in place; one thread owns an output."""
     outputs, count, slices = digits.shape
