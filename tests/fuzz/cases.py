@@ -541,5 +541,5 @@ def pruning_state(rng: random.Random, folder: Path, seeds: Path) -> Case:
     else:
         os.mkfifo(folder / "p.safetensors.state")
     start = str(seeds / "mlp784.safetensors")
-    few = ["--rate", "2", "--epochs", "1", "--threads", "1", "--data", "npz:../seeds/images.npz"]
+    few = ["--rate", "2", "--solver", "oneshot", "--epochs", "1", "--threads", "1", "--data", "digits:28"]
     return Case(["prune", start, *few, "--resume", "--out", "p.safetensors"], frozenset({2, 3}))
