@@ -13,7 +13,7 @@ import pytest
 from bitline import load_hardware
 from bitline.chip import estimate, peak
 from bitline.chip.pipeline import Stage, schedule
-from bitline.chip_description import AdcLaw, RateLaw
+from bitline.chip_description import AdcLaw, Event, RateLaw
 from bitline.errors import BitlineError, ConfigError, RangeError
 from bitline.hardware import hardware_schema
 
@@ -151,9 +151,24 @@ def extreme(rng: random.Random) -> dict[str, Any]:
             if rng.random() < 0.3:
                 ends = (1e-15, 1e9, 0) if name in ("power_mw", "area_mm2") else (1e-9, 1e12)
                 component[name] = rng.choice(ends)
+        if rng.random() < 0.1:
+            component |= {"power_mw": None, "energy_pj": rng.choice([1e-9, 1e9])}
+            adc = component is fields["chip"]["components"]["adc"]
+            component["event"] = "conversion" if adc else rng.choice([event.value for event in Event])
+    below = "tile"
+    for number in range(rng.choice([0, 0, 1, 3, 16])):
+        level = {"name": f"level{number}", "of": below, "count": rng.choice([1, 65536]), "source": "extreme"}
+        fields["chip"]["hierarchy"].setdefault("extra_levels", []).append(level)
+        below = level["name"]
+        fields["chip"]["components"]["router"]["per"] = below
+    for name in ("links", "edram_kbytes", "bus_bits"):
+        if rng.random() < 0.1:
+            fields["chip"]["timing"].pop(name, None)
+            if name == "links":
+                fields["chip"]["timing"].pop("link_gbyte_per_s", None)
     fields["encoding"] = rng.choice(["differential", "offset", "offset_flip"])
     fields["adc_bits"] = rng.choice([4, 8, 16, "equation", "weight_aware"])
-    fields["chip"]["adc"]["law"] = rng.choice([law.value for law in AdcLaw])
+    fields["chip"]["adc"]["law"] = rng.choice([law.value for law in AdcLaw if law is not AdcLaw.TABLE])
     fields["chip"]["adc"]["rate_law"] = rng.choice([law.value for law in RateLaw])
     return fields
 
