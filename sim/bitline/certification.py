@@ -57,7 +57,8 @@ def certify_checkpoint(
     random = RandomInputs(input_shape or network.input_shape, name)
     found = matrix_layers(network.module, hardware, compare_on=random)
     certificate = certify_layers(found.layers, hardware)
-    return replace(certificate, network=network.architecture, compared=found.compared), loaded.sha256
+    certificate = replace(certificate, network=network.architecture, compared=found.compared, notes=network.assumptions)
+    return certificate, loaded.sha256
 
 
 def check_certificate_file(

@@ -366,7 +366,8 @@ def _certify(args: argparse.Namespace) -> None:
     if folder is not None:
         with folder:
             folder.write("certificate.json", dump_json(document))
-    emit(dump_json(document) if args.json else certificate_text(document, certificate.network, certificate.compared))
+    text = certificate_text(document, certificate.network, certificate.compared, certificate.notes)
+    emit(dump_json(document) if args.json else text)
     if args.require_lossless and not certificate.lossless:
         refuted = [layer.name for layer in certificate.layers if not layer.lossless]
         raise VerificationError(

@@ -52,6 +52,8 @@ class _Subject:
     """torch's module where its weights are meant, None where only shapes are."""
     checkpoint: str | None = None
     sha256: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was assumed of the network or done to its weights."""
 
 
 def throughput(
@@ -246,6 +248,7 @@ def _subject(checkpoint: str | Path | None, arch: str | None, input_shape: tuple
         module=None if loaded is None else network.module,
         checkpoint=None if loaded is None else what,
         sha256=None if loaded is None else loaded.sha256,
+        notes=network.assumptions,
     )
 
 
@@ -305,7 +308,7 @@ def _network_design(
     squeeze_blocks: bool,
 ) -> tuple[dict[str, Any], ChipReport]:
     """Price the network on one design: at its certificate's resolutions, or at one for all."""
-    notes = []
+    notes = [*subject.notes]
     certificate: NetworkCertificate | None = None
     resolutions: int | Mapping[str, Sequence[int]] | None = bits
     weights: Mapping[str, WeightFacts] | None = None

@@ -444,3 +444,17 @@ def test_a_shared_layer_is_signed_where_any_call_is():
     assert layer.signed_inputs
     network = Wrap(lambda self, x: self.a(self.a(x.relu()).relu()), a=nn.Linear(4, 4))
     assert not matrix_layers(network, HW).layers[0].signed_inputs
+
+
+class OtherLibrarys(torch.Tensor):
+    """What torchao and its like keep weights in."""
+
+
+def test_weights_of_another_library_are_refused_by_name():
+    linear = nn.Linear(4, 2)
+    linear.weight = nn.Parameter(torch.ones(2, 4).as_subclass(OtherLibrarys))
+    net = nn.Sequential(nn.ReLU(), linear)
+    with pytest.raises(ConversionError, match=r"'1\.weight' is a tensor of a special class \(OtherLibrarys\)"):
+        bitline.convert(net, torch.ones(2, 4), HW)
+    with pytest.raises(ConversionError, match=r"'1\.weight' is a tensor of a special class"):
+        matrix_layers(net, HW)

@@ -260,6 +260,8 @@ class NetworkCertificate:
     """Architecture's name, where the layers are a network's."""
     compared: str | None = None
     """Inputs on which what was certified was compared with the checkpoint's module; None: it was not. In no file."""
+    notes: tuple[str, ...] = ()
+    """What was assumed of the network or done to its weights, a sentence each. In no file."""
 
     @property
     def lossless(self) -> bool:

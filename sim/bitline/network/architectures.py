@@ -18,6 +18,7 @@ from bitline.errors import ArchitectureError, ShapeError
 from bitline.network.checkpoint import Checkpoint, printable
 from bitline.network.key_names import odd_keys, plain_name
 from bitline.network.recognition import ARCHITECTURES, Recognised, Shapes, Standard, recognise
+from bitline.network.traps import special_tensor
 from bitline.printable import clean
 
 __all__ = ["Network", "build_architecture", "build_network", "check_input", "list_architectures"]
@@ -362,13 +363,8 @@ def _users_module(arch: str) -> nn.Module:
         raise ArchitectureError(
             f"architecture '{arch}': '{factory_name}()' returned a {type(module).__name__}; expected an nn.Module"
         )
-    special = next((n for n, t in module.state_dict().items() if type(t) not in (Tensor, nn.Parameter)), None)
-    if special is not None:
-        kind = type(module.state_dict()[special]).__name__
-        raise ArchitectureError(
-            f"architecture '{arch}': its '{clean(special)}' is a tensor of a special class ({kind}), as quantising "
-            "libraries use; expected a module of plain float weights, before it is quantised"
-        )
+    if (special := special_tensor(module)) is not None:
+        raise ArchitectureError(f"architecture '{arch}': {special}")
     return module
 
 

@@ -18,7 +18,7 @@ from bitline.errors import ConversionError
 from bitline.layers import LayerKind
 from bitline.network.aliases import follow_overwritten, is_inplace, is_size
 from bitline.network.recurrent import Recurrence, is_recurrent, unfold
-from bitline.network.traps import WEIGHT_HOOKS, refuse_hooks, refuse_operations, refuse_training
+from bitline.network.traps import WEIGHT_HOOKS, refuse_hooks, refuse_operations, refuse_training, special_tensor
 
 __all__ = ["constant", "fixed_batch_norm", "kind_of", "private_copy", "single_input", "tensor_arguments", "trace"]
 
@@ -220,6 +220,8 @@ def trace(module: nn.Module) -> fx.GraphModule:
         The forward cannot be traced, takes other than one tensor, or does what a graph cannot carry
         (:mod:`bitline.network.traps`).
     """
+    if (special := special_tensor(module)) is not None:
+        raise ConversionError(f"network {type(module).__name__}: {special}")
     twin = private_copy(module)
     name = type(twin).__name__
     if is_recurrent(twin):

@@ -13,14 +13,16 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bitline.errors import ConversionError
 from bitline.network.aliases import bound, overwritten, shared_memory
+from bitline.printable import clean
 
-__all__ = ["WEIGHT_HOOKS", "refuse_hooks", "refuse_operations", "refuse_training"]
+__all__ = ["WEIGHT_HOOKS", "refuse_hooks", "refuse_operations", "refuse_training", "special_tensor"]
 
 WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
 """Hooks of torch.nn.utils that compute ``weight`` from other parameters just before the forward."""
@@ -147,3 +149,18 @@ def _is_random(node: fx.Node, name: str) -> bool:
         third = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", False)
         return bool(bound(node, "training", third) is True)
     return name in _RANDOM and getattr(torch, name, getattr(nn.functional, name, None)) is node.target
+
+
+def special_tensor(module: nn.Module) -> str | None:
+    """A parameter or buffer of a class of another library, such as torchao's quantised weights, in words; or None.
+
+    Their values are no array of numbers that can be read off; NumPy and folding meet them with errors of their own.
+    """
+    plain = (torch.Tensor, nn.Parameter, nn.Buffer, UninitializedParameter, UninitializedBuffer)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if type(tensor) not in plain:
+            return (
+                f"its '{clean(name)}' is a tensor of a special class ({type(tensor).__name__}), as quantising "
+                "libraries use; expected a module of plain float weights, before it is quantised"
+            )
+    return None

@@ -79,7 +79,8 @@ def comparison_text(report: _Row) -> str:
     claims = [f"  {name}: {method['published']}" for name, method in report["methods"].items() if method["published"]]
     published = "\nPublished\n" + "\n".join(claims) + "\n" if claims else ""
     head = f"{report['images']:,} test images on {report['hardware']}; accuracy of the simulated crossbars\n\n"
-    return head + plain_table(_table(report)) + f"\n{_NOTE}\n" + published
+    notes = "".join(f"Note: {clean(note)}.\n" for note in report.get("notes", ()))
+    return head + plain_table(_table(report)) + f"\n{_NOTE}\n" + notes + published
 
 
 def comparison_markdown(report: _Row, figure: str | None = None) -> str:

@@ -10,7 +10,12 @@ from bitline.report.tables import Table, plain_table
 __all__ = ["certificate_text", "cp_table_text"]
 
 
-def certificate_text(document: Mapping[str, Any], network: str | None = None, compared: str | None = None) -> str:
+def certificate_text(
+    document: Mapping[str, Any],
+    network: str | None = None,
+    compared: str | None = None,
+    notes: Sequence[str] = (),
+) -> str:
     """A certificate (the file's content) for a terminal: verdict, then one line a layer.
 
     Parameters
@@ -21,6 +26,8 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None, co
         Architecture's name, to be shown.
     compared : str, optional
         Inputs on which the network was compared with the checkpoint's module.
+    notes : sequence of str
+        What was assumed of the network or done to its weights.
     """
     layers, bits, hw = document["layers"], document["adc_bits"], document["hardware"]
     refuted = [layer for layer in layers if not layer["lossless"]]
@@ -43,6 +50,7 @@ def certificate_text(document: Mapping[str, Any], network: str | None = None, co
         f"Hardware {hw['name']}: {hw['rows']} rows{turns}, {hw['cell_bits']}-bit cells, "
         f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
+        *(f"Note: {note}." for note in notes),
         "",
     ]
     rows = []
