@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,13 @@ def test_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 40
     runpy.run_path(str(path), run_name="__main__")
     assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_the_readme_defines_what_it_uses() -> None:
+    readme = (EXAMPLES[0].parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["out"].y.shape == (4, 16)
+    assert names["report"]["accuracy"]["images"] == 20
+    assert isinstance(names["net"](names["images"]), names["torch"].Tensor)

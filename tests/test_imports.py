@@ -104,6 +104,11 @@ def test_importing_bitline_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_a_proof_imports_nothing_that_only_data_and_figures_need() -> None:
+    code = "import bitline.certification, sys; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_chip_model_needs_neither_torch_nor_numba() -> None:
     code = "import bitline.chip, sys; print([m for m in ('torch', 'numba', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from bitline.data.dataset import ArrayPixels, PixelSource, ResizedPixels
 from bitline.errors import DataError
@@ -42,6 +41,8 @@ def read_digits(size: int) -> tuple[Part, Part]:
     """
     if not _STORED <= size <= _LARGEST:
         raise DataError(f"digits: size must be {_STORED}..{_LARGEST}, found {size}")
+    from sklearn.datasets import load_digits  # half of what a certificate, which has no data, would import
+
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels.astype(np.uint8)
     is_test = _test_mask(pixels, labels)
