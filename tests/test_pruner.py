@@ -325,7 +325,7 @@ def test_what_is_cheap_is_refused_before_anything_is_read(
     np.savez(tmp_path / "test_only.npz", images=np.zeros((4, 1, 8, 8), np.uint8), labels=np.arange(4))
     with monkeypatch.context() as patched:
         patched.setattr("bitline.preparation.fit", forbidden)
-        with pytest.raises(DataError, match="it has no labelled training images; .* arrays x_train and y_train"):
+        with pytest.raises(DataError, match=r"it has no labelled training images; .* arrays x_train and y_train"):
             prune(dense, rate=2, **options | {"data": f"npz:{tmp_path / 'test_only.npz'}"})
 
 
