@@ -18,7 +18,7 @@ def _text(name: str) -> str:
     return resources.files("bitline.hwconfigs").joinpath(f"{name}.yaml").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["isaac", "isaac_8bit", "puma", "tinyadc"])
+@pytest.mark.parametrize("name", ["isaac", "isaac_8bit", "puma", "tinyadc", "rram_asscc2025", "rram_esserc2024"])
 def test_shipped_descriptions_are_complete(name):
     assert name in list_hardware()
     hw = load_hardware(name)

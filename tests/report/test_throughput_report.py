@@ -290,3 +290,17 @@ def test_table_3_claims_nothing() -> None:
         words = " ".join(text.split())
         assert "removed altogether they give x3.000 by area of the paper's x4.000" in words
         assert "none is claimed" in words
+
+
+def test_a_macro_is_not_printed_as_ima_and_tile() -> None:
+    """One crossbar: what it is made of is the chip's. Beside ISAAC it stands in ISAAC's levels."""
+    report = _report(network=False)
+    peak = report["peak"]
+    peak["components"] = peak["components"][:2]
+    peak["totals"] = {level: {"power_mw": 10, "area_mm2": 1} for level in ("ima", "tile", "chip")}
+    peak |= {"power_w": 0.01, "area_mm2": 1}
+    text = throughput_text(report)
+    assert "IMA" not in text
+    assert "tile (mW)" not in text
+    assert "chip (W)" in text
+    assert "IMA (mW)" in throughput_text(_report(network=False))

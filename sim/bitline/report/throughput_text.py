@@ -48,6 +48,11 @@ def _exact(value: float) -> str:
     return fixed if value == 0 or abs(float(fixed) / value - 1) < 1e-3 else f"{value:.4g}"
 
 
+def _two_places(value: float) -> str:
+    """Two decimal places, or four digits where they would leave less than three."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.4g}"
+
+
 def _share(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
@@ -57,6 +62,7 @@ def _share(fraction: float) -> str:
 
 def _component_table(designs: Sequence[_Row]) -> Table:
     """Every component with its power and area in each design."""
+    lowest = _levels_there_are(designs)[0]
     found: dict[tuple[str, str], dict[int, _Row]] = {}
     for level in _LEVELS:
         for i, design in enumerate(designs):
@@ -69,7 +75,7 @@ def _component_table(designs: Sequence[_Row]) -> Table:
         headings += [f"{name}\nunits", "power\n(mW)", "area\n(mm2)"]
     rows = []
     for (name, level), cells in found.items():
-        line = [shorten(name.replace("_", " ")), _LEVELS[level]]
+        line = [shorten(name.replace("_", " ")), _LEVELS[max(level, lowest, key=list(_LEVELS).index)]]
         for i in range(len(designs)):
             row = cells.get(i)
             line += (
@@ -77,6 +83,17 @@ def _component_table(designs: Sequence[_Row]) -> Table:
             )
         rows.append(line)
     return Table(headings, rows, [True, True, *[False] * (3 * len(designs))])
+
+
+def _levels_there_are(designs: Sequence[_Row]) -> list[str]:
+    """Levels of which some design has several, or components there; the chip always. A macro has no others."""
+    names = list(_LEVELS)
+    totals = [design["peak"]["totals"] for design in designs]
+    return [
+        level
+        for level, above in zip(names, [*names[1:], None], strict=True)
+        if above is None or any(total[level] != total[above] for total in totals)
+    ]
 
 
 def _source_table(designs: Sequence[_Row]) -> Table:
@@ -109,8 +126,8 @@ def _peak_table(designs: Sequence[_Row]) -> Table:
                     "IMA (mm2)": f"{totals['ima']['area_mm2']:.5f}",
                     "tile (mW)": f"{totals['tile']['power_mw']:.2f}",
                     "tile (mm2)": f"{totals['tile']['area_mm2']:.5f}",
-                    "chip (W)": f"{peak['power_w']:.2f}",
-                    "chip (mm2)": f"{peak['area_mm2']:.2f}",
+                    "chip (W)": _two_places(peak["power_w"]),
+                    "chip (mm2)": _two_places(peak["area_mm2"]),
                     "crossbars": number(peak["crossbars"]),
                     "cycle (ns)": f"{peak['cycle_ns']:g}",
                     "peak rate (TOPS)": f"{peak['tops']:.3f}",
@@ -143,7 +160,9 @@ def _peak_table(designs: Sequence[_Row]) -> Table:
                     },
                 )
             )
-    rows = [[key, *(cells.get(key, "-") for _, cells in columns)] for key in columns[0][1]]
+    missing = tuple(f"{_LEVELS[level]} (" for level in _LEVELS if level not in _levels_there_are(designs))
+    keys = [key for key in columns[0][1] if not key.startswith(missing)]
+    rows = [[key, *(cells.get(key, "-") for _, cells in columns)] for key in keys]
     return Table(["", *(name for name, _ in columns)], rows, [True, *[False] * len(columns)])
 
 
