@@ -332,6 +332,13 @@ def test_what_a_reader_sees_is_what_was_checked(name: str, adc_bits: Any) -> Non
     assert all("\n" not in complaint and len(complaint) < 400 for complaint in found)
 
 
+def test_a_long_text_is_shown_where_it_was_changed() -> None:
+    content, layers = _file()
+    (complaint,) = _complaints(_edit("does for its witness", "does for no witness")(content), layers)
+    assert "does for no witness" in complaint
+    assert "does for its witness" in complaint
+
+
 def test_300_random_tamperings_are_refused() -> None:
     """Bytes changed, cut, doubled and moved anywhere in the file: no other file than the one that is derived passes."""
     content, layers = _file()

@@ -316,7 +316,7 @@ def mutated_images(rng: random.Random, folder: Path, seeds: Path) -> Case:
         for number in range(2):
             name = rng.choice(names)
             content = (seeds / name).read_bytes()
-            (place / f"{number}{name}").write_bytes(mutate(content, rng, content) if rng.random() < 0.5 else content)
+            (place / f"{number}{name}").write_bytes(mutate(content, rng, content) if rng.random() < 0.15 else content)
     odd = place / rng.choice(["x.png", "x.webp", "x.jpeg"])
     what = rng.randrange(8)
     if what == 0:
