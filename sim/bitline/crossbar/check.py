@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,7 +193,9 @@ def _differences(claimed: Any, found: Any, path: str) -> Iterator[str]:
             yield from _differences(one, other, _item(path, number, other))
     elif claimed != found:
         if isinstance(found, str):  # of long texts, where they part
-            start = max(0, len(os.path.commonprefix([claimed, found])) - 20)
+            pairs = enumerate(zip(claimed, found, strict=False))
+            parted = next((n for n, (one, other) in pairs if one != other), min(len(claimed), len(found)))
+            start = max(0, parted - 20)
             claimed, found = claimed[start:], found[start:]
         yield f"{path}: the certificate says {_short(claimed)}, the weights give {_short(found)}"
 
