@@ -385,18 +385,8 @@ def _prune(args: argparse.Namespace) -> None:
         _set_threads(args.threads)
     same = (
         *("method", "rate", "adc_bits", "shape_rate", "filter_rate", "exempt", "solver", "solver_epochs", "rho"),
-        *(
-            "data",
-            "training_images",
-            "normalisation",
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "shift",
-            "flip",
-            "precision",
-        ),
-        *("seed", "hw", "arch"),
+        *("data", "training_images", "normalisation", "epochs", "batch_size", "learning_rate", "shift", "flip"),
+        *("precision", "seed", "hw", "arch"),
     )
     with _progress() as progress:
         report = prune(

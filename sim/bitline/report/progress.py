@@ -18,6 +18,7 @@ from rich.progress import (
     Task,
     TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBar
@@ -78,14 +79,11 @@ class TerminalProgress:
     def start(self, total: int, what: str) -> None:
         """Show a bar for ``total`` units."""
         self.finish()
+        known = (TaskProgressColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
         self._bar = RichBar(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            *(known if total else (TimeElapsedColumn(),)),
             console=self._console,
             transient=True,
             # rich would otherwise route the report on standard output through this console
