@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bitline
 from bitline import load_hardware
 from bitline.errors import ConfigError
 from bitline.pruning.recipe import read_fields
@@ -146,3 +148,11 @@ def test_names_are_not_booleans(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
     assert load_hardware(path).name == text.split(": ")[1].strip()
+
+
+def test_no_other_module_loads_yaml() -> None:
+    package = Path(bitline.__file__).parent
+    loads = [
+        path.name for path in package.rglob("*.py") if re.search(r"yaml\.(\w*load|parse)", path.read_text("utf-8"))
+    ]
+    assert loads == ["yaml_files.py"]
