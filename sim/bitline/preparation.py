@@ -38,6 +38,9 @@ _CHECK_IMAGES_LARGE = 40
 _LARGE_SIDE = 96
 _NEAR_TIE = 1.05
 """The least cross-entropy is told from others only beyond this factor (over some 300 images)."""
+_SAME_NUMBERS = 0.005
+"""Presets whose black and white differ by less than this share of the range are one: (pixel - 128) / 128 and
+(pixel / 255 - 0.5) / 0.5 do by 0.004, and no number of images tells them apart."""
 _CLEARLY_BETTER = 0.05
 """A preset this much more accurate than the one in use is worth a warning (over some 300 images)."""
 
@@ -358,19 +361,21 @@ def _presets(dataset: Dataset) -> dict[str, Normalisation]:
     """Normalisations that could be meant for these images: the current one and every preset with other numbers."""
     default = PRESETS["none"] if dataset.raw_range[0] < 0 else dataset.normalisation
     candidates: dict[str, Normalisation] = {}
-    numbers = set()
+    known: list[NDArray[np.float64]] = []
     for preset in (dataset.normalisation, default, *PRESETS.values()):
         fits = len(preset.mean) in (1, dataset.image_shape[0]) and (preset.scale != "raw" or preset is default)
-        effect = _effect(preset, dataset)
-        if (fits or not candidates) and effect not in numbers:
-            candidates.setdefault(preset.name, preset)
-            numbers.add(effect)
+        if candidates and not fits:
+            continue
+        ends = _ends(preset, dataset)
+        if not any(np.abs(ends - other).max() <= _SAME_NUMBERS * np.ptp(other) for other in known):
+            candidates[preset.name] = preset
+            known.append(ends)
     return candidates
 
 
-def _effect(preset: Normalisation, dataset: Dataset) -> tuple[tuple[float, float], ...]:
-    """What black and one step of the stored values become, by channel: presets of equal numbers are one."""
-    channels = dataset.image_shape[0]
-    pairs = list(zip(preset.mean, preset.std, strict=True)) * (channels if len(preset.mean) == 1 else 1)
-    low = [Normalisation("", (m,), (s,), preset.scale).bounds(0.0, 1.0, dataset.full_scale) for m, s in pairs]
-    return tuple((float(f"{black:.9g}"), float(f"{one:.9g}")) for black, one in low)
+def _ends(preset: Normalisation, dataset: Dataset) -> NDArray[np.float64]:
+    """What black and white become [shape=(channels, 2)]."""
+    assert dataset.full_scale is not None  # features are not compared
+    pairs = list(zip(preset.mean, preset.std, strict=True)) * (dataset.image_shape[0] if len(preset.mean) == 1 else 1)
+    channels = [Normalisation(preset.name, (m,), (s,), preset.scale) for m, s in pairs]
+    return np.array([channel.bounds(0.0, dataset.full_scale, dataset.full_scale) for channel in channels])
