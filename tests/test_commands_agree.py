@@ -7,6 +7,8 @@ columns, whole layers and blocks of zeros, so that something is left out everywh
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ from bitline.throughput import throughput
 
 SHRINK = {"lstm": 4, "resnet34": 32, "resnet50": 32, "vgg": 32}
 """By how much widths are divided, by the beginning of the name; 16 for the others."""
+
+DEEPER = r"resnet(32|34|44|56|110).*|vgg(13|16|19).*"
+"""The same modules as a shallower network of the list, more often: all five commands run in the long profile only."""
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 HARDWARE = load_hardware("tinyadc", rows=16, columns=24)
 
@@ -93,7 +100,7 @@ def one_numba_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread", "one_numba_thread")
-@pytest.mark.parametrize("name", list_architectures())
+@pytest.mark.parametrize("name", [n for n in list_architectures() if LONG or not re.fullmatch(DEEPER, n)])
 def test_five_commands_say_the_same(name: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(_small_weights(name, next((by for start, by in SHRINK.items() if name.startswith(start)), 16)), path)
@@ -152,3 +159,19 @@ def test_five_commands_say_the_same(name: str, tmp_path: Path) -> None:
         assert events[component] <= energy * (1 + 1e-9)
         if component not in ("adc", "dac", "crossbar"):
             assert events[component] == energy
+
+
+@pytest.mark.usefixtures("one_thread", "one_numba_thread")
+@pytest.mark.parametrize("name", [n for n in list_architectures() if not LONG and re.fullmatch(DEEPER, n)])
+def test_proof_and_price_of_deeper_networks_say_the_same(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(_small_weights(name, next((by for start, by in SHRINK.items() if name.startswith(start)), 16)), path)
+    certificate, sha256 = certify_checkpoint(path, HARDWARE, arch=name)
+    priced = throughput(HARDWARE, path, arch=name, sweeps=False)
+    assert priced["provenance"]["checkpoint_sha256"] == sha256
+    assert priced["certificate"]["lossless"] == certificate.lossless
+    bits = {proof.name: (proof.counts.weight_aware, proof.adc.bits, proof.nonzeros_max) for proof in certificate.layers}
+    assert {
+        layer["name"]: (layer["adc_bits"]["weight_aware"], layer["adc_bits"]["configured"], layer["nonzeros_max"])
+        for layer in priced["layers"]
+    } == bits
