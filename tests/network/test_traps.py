@@ -209,6 +209,11 @@ def a_view_shown_to_be_non_negative(self, x):
 
 
 @overwritten
+def detached_in_place(self, x):
+    return self.conv(x).detach_().requires_grad_(False).relu_()
+
+
+@overwritten
 def attribute_method_of_the_operator(self, x):
     y = self.conv(x)
     v = y.flatten(1)
@@ -242,6 +247,37 @@ def test_other_types_than_float32_stay_what_they_are(name):
     assert_equal_to_torch(Wrap(TYPES[name]).eval(), IMAGES)
 
 
+class ComplexParameter(nn.Module):
+    """Its first parameter is complex."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.lin = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64)), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return (self.lin(x).to(torch.complex64) @ self.w).real
+
+
+def test_complex_parameters():
+    torch.manual_seed(0)
+    network = ComplexParameter().eval()
+    x = torch.randn(VECTORS)
+    converted = convert(network, x, HW, engine="exact", calibrator="max")
+    with torch.no_grad():
+        expected = network(x)
+    assert (converted(x) - expected).abs().max() < 2e-3 * expected.abs().max()
+    assert torch.equal(converted.float_forward(x), expected)
+
+
+def test_what_fails_on_crossbars_is_one_line():
+    network = convert(Wrap(lambda self, x: self.conv(x).view(-1, 108)).eval(), torch.randn(IMAGES), HW)
+    with pytest.raises(
+        ConversionError, match=r"does not run on inputs of shape \(1, 2, 5, 5\) on crossbars: "
+    ) as error:
+        network(torch.randn(1, 2, 5, 5))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
 def test_weights_of_another_type(dtype):
     torch.manual_seed(0)
@@ -273,6 +309,13 @@ def test_hooks_are_refused_by_name(kind, part):
     network = used(convolutions())
     HOOKS[kind](network.get_submodule(part))
     assert_refused(network, IMAGES, f"^{f'layer {part}' if part else 'network Sequential'}: has a forward ")
+
+
+def test_hooks_on_a_wrapper_of_torch_are_refused():
+    network = nn.DataParallel(used(convolutions()))
+    assert_equal_to_torch(network, IMAGES)
+    network.register_forward_hook(lambda m, i, o: 3 * o - 1)
+    assert_refused(network, IMAGES, "has a forward hook")
 
 
 @pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])

@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.crossbar.sar import LayerSearch
-from bitline.errors import ConfigError, ConversionError, DataError, ShapeError
+from bitline.errors import BitlineError, ConfigError, ConversionError, DataError, ShapeError
 from bitline.hardware import Hardware
 from bitline.layers import LayerKind, MatrixLayer
 from bitline.network.activations import evaluate_in_float64
@@ -29,7 +29,7 @@ from bitline.network.calibration import (
 from bitline.network.crossbar_modules import CrossbarModule, LayerCounters, LayerTrace, MatrixRunner, NetworkEngine
 from bitline.network.crossbar_modules import as_images as _as_images
 from bitline.network.dataflow import operations, positions
-from bitline.network.graph import argument, private_copy, remove_unused, trace
+from bitline.network.graph import argument, first_line, private_copy, remove_unused, trace
 from bitline.network.guard import Guard, RandomInputs, first_images
 from bitline.network.layouts import keep_channels_last
 from bitline.network.patches import gather_patches, pad_images
@@ -162,13 +162,25 @@ class CrossbarNetwork(nn.Module):
         Returns
         -------
         Tensor [float32], or what the float network returns.
+
+        Raises
+        ------
+        ConversionError
+            The network does not run on inputs of this shape.
         """
-        return self.graph_module(_real(x))
+        try:
+            return self.graph_module.forward(_real(x))
+        except BitlineError:
+            raise
+        except (RuntimeError, TypeError, IndexError, AssertionError) as error:
+            raise ConversionError(
+                f"network: does not run on inputs of shape {tuple(x.shape)} on crossbars: {first_line(error)}"
+            ) from None
 
     @torch.no_grad()
     def float_forward(self, x: torch.Tensor) -> Any:
         """Run the original float network, batch norm not folded, in its own precision."""
-        first = next(self.float_module.parameters(), None)
+        first = next((p for p in self.float_module.parameters() if p.is_floating_point()), None)
         return self.float_module(x if first is None else x.to(first.dtype))
 
     # --- engine ------------------------------------------------------------------------------------------------------
@@ -341,9 +353,8 @@ def _collect(
             # the network may overwrite its input
             recorder.run(batch.clone(), enable_io_processing=False)
         except (RuntimeError, TypeError, IndexError, AttributeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConversionError(
-                f"network: does not run on calibration inputs of shape {tuple(batch.shape)}: {reason}"
+                f"network: does not run on calibration inputs of shape {tuple(batch.shape)}: {first_line(error)}"
             ) from None
         step()
     return samples

@@ -40,7 +40,7 @@ class _Shapes(fx.Interpreter):
 
 
 def _shapes(graph_module: fx.GraphModule, input_shape: Shape) -> dict[fx.Node, Shape]:
-    parameter = next(graph_module.parameters(), None)
+    parameter = next((p for p in graph_module.parameters() if p.is_floating_point()), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     shapes = _Shapes(graph_module)
     failure = None

@@ -20,7 +20,16 @@ from bitline.network.aliases import follow_overwritten, is_inplace, is_size
 from bitline.network.recurrent import Recurrence, is_recurrent, unfold
 from bitline.network.traps import WEIGHT_HOOKS, refuse_hooks, refuse_operations, refuse_training, special_tensor
 
-__all__ = ["constant", "fixed_batch_norm", "kind_of", "private_copy", "single_input", "tensor_arguments", "trace"]
+__all__ = [
+    "constant",
+    "first_line",
+    "fixed_batch_norm",
+    "kind_of",
+    "private_copy",
+    "single_input",
+    "tensor_arguments",
+    "trace",
+]
 
 _KINDS: tuple[tuple[type[nn.Module], LayerKind], ...] = (
     (nn.Conv1d, LayerKind.CONV1D),
@@ -152,7 +161,8 @@ class _Tracer(fx.Tracer):
         return node
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of the network's own code says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
@@ -168,11 +178,12 @@ def private_copy(module: nn.Module) -> nn.Module:
         Not a module, a scripted module, one whose weights do not exist yet; hooks, or layers that stay in training mode
         (:mod:`bitline.network.traps`).
     """
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        module = module.module
-    compiled = getattr(module, "_orig_mod", None)
-    if isinstance(compiled, nn.Module):  # by torch.compile
-        module = compiled
+    for wrapped in ("module", "_orig_mod"):
+        parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = getattr(module, wrapped, None) if parallel or wrapped == "_orig_mod" else None  # of torch.compile
+        if isinstance(inner, nn.Module):
+            refuse_hooks(module, inside=False)
+            module = inner
     if not isinstance(module, nn.Module):
         raise ConversionError(f"network: expected a torch.nn.Module, got {type(module).__name__}")
     if isinstance(module, torch.jit.ScriptModule):
@@ -235,7 +246,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
         raise
     except Exception as error:  # the network's own code runs here: anything may come out of it
         raise ConversionError(
-            f"network {name}: torch.fx cannot trace its forward ({_first_line(error)}); "
+            f"network {name}: torch.fx cannot trace its forward ({first_line(error)}); "
             "move data-dependent control flow out of it, or into a function marked with torch.fx.wrap"
         ) from None
     if not torch.equal(before, torch.random.get_rng_state()):
@@ -283,6 +294,8 @@ def _remove_identities(graph_module: fx.GraphModule) -> None:
         identity = (
             node.op == "call_module" and isinstance(graph_module.get_submodule(str(node.target)), _IDENTITIES)
         ) or (node.op == "call_function" and node.target in _DROPOUTS and not argument(node, 2, "training", True))
+        # nothing learns here
+        identity = identity or (node.op == "call_method" and node.target in ("detach_", "requires_grad_"))
         if identity and len(node.args) >= 1 and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)

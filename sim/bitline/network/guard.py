@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
-from bitline.errors import ConfigError, ConversionError
+from bitline.errors import BitlineError, ConfigError, ConversionError
 from bitline.layers import LayerKind
 from bitline.network.crossbar_modules import CrossbarModule
-from bitline.network.graph import argument, private_copy, trace
+from bitline.network.graph import argument, first_line, private_copy, trace
 from bitline.network.placement import FloatMatrix, Placement, place
 
 __all__ = ["Examples", "Guard", "RandomInputs", "check_network", "first_images"]
@@ -51,7 +51,9 @@ class Examples:
 
 def first_images(batches: list[torch.Tensor]) -> Examples:
     """The first two calibration images; where there is one, it and what it is upside down and half as bright."""
-    found = torch.cat([batch[:2] for batch in batches[:2]])[:2]
+    found = batches[0][:2]
+    if len(found) == 1 and len(batches) > 1 and batches[1].shape[1:] == found.shape[1:]:
+        found = torch.cat([found, batches[1][:1]])
     if len(found) == 1:
         other = found.flip(tuple(range(1, found.dim()))) if found.dim() > 1 else found
         found = torch.cat([found, other * 0.5 if other.is_floating_point() else other])
@@ -93,7 +95,7 @@ class RandomInputs:
                         with torch.no_grad(), torch.random.fork_rng(devices=[]):
                             twin(inputs[:1].clone())
                 except Exception as error:  # the network's own code runs here: anything may come out of it
-                    reason = reason or _first_line(error)
+                    reason = reason or first_line(error)
                     continue
                 return Examples(inputs, f"2 random {what} of shape {'x'.join(map(str, shape)) or '()'}")
         if self.shape is not None:
@@ -123,11 +125,6 @@ def _usual_shapes(module: nn.Module, placement: Placement) -> Iterator[tuple[int
     yield from reversed(vectors) if sequences else vectors
     yield from ((1, side, side) for side in _SIDES)
     yield from ((3, side, side) for side in _SIDES)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def check_network(module: nn.Module, inputs: RandomInputs) -> str:
@@ -180,7 +177,7 @@ class Guard:
             except Exception as error:  # the network's own code runs here: anything may come out of it
                 shape = tuple(examples.inputs.shape)
                 raise ConversionError(
-                    f"network: does not run on {examples.what} (a batch of shape {shape}): {_first_line(error)}"
+                    f"network: does not run on {examples.what} (a batch of shape {shape}): {first_line(error)}"
                 ) from None
             self._decide(self._independent)
 
@@ -225,7 +222,7 @@ class Guard:
         def check(dtype: torch.dtype, limit: float) -> None:
             self._compare(_GraphRun(_of_type(graph_module, dtype)), dtype, limit)
             # and the code made of the graph, which is what runs
-            self._compare_outputs(_leaves(graph_module(_as(self.examples.inputs, dtype).clone())), dtype, limit)
+            self._compare_outputs(_leaves(graph_module.forward(_as(self.examples.inputs, dtype).clone())), dtype, limit)
 
         try:
             with _float_products(graph_module, matrices):
@@ -270,7 +267,7 @@ class Guard:
                 alone = _leaves(_of_type(self._module, dtype)(inputs[image : image + 1].clone()))
             except Exception as error:  # the network's own code runs here: anything may come out of it
                 raise _Differs(
-                    f"network {self._name}: runs on a batch of {len(inputs)} and not on one image: {_first_line(error)}"
+                    f"network {self._name}: runs on a batch of {len(inputs)} and not on one image: {first_line(error)}"
                 ) from None
             if len(alone) != len(run.outputs) or not all(
                 _same_image(whole, one, image, len(inputs), limit)
@@ -314,12 +311,12 @@ class Guard:
         try:
             outputs = _leaves(graph.run(_as(self.examples.inputs, dtype).clone(), enable_io_processing=False))
         except (RuntimeError, TypeError, IndexError, AttributeError, AssertionError, ValueError) as error:
-            if isinstance(error, ConversionError) or dtype is not torch.float32:
+            if isinstance(error, BitlineError) or dtype is not torch.float32:
                 raise
             shape = tuple(self.examples.inputs.shape)
             raise ConversionError(
                 f"network: its graph does not run on {self.examples.what} (a batch of shape {shape}): "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from None
         last = "its input"
         for call, mine in run.calls.items():

@@ -42,8 +42,14 @@ def _where(name: str, module: nn.Module) -> str:
     return f"layer {name}" if name else f"network {type(module).__name__}"
 
 
-def refuse_hooks(module: nn.Module) -> None:
+def refuse_hooks(module: nn.Module, *, inside: bool = True) -> None:
     """Refuse hooks that change what a module reads or returns: a graph calls some modules and not others.
+
+    Parameters
+    ----------
+    module : nn.Module
+    inside : bool
+        False for a module of torch's that wraps the network: it alone is looked at.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def refuse_hooks(module: nn.Module) -> None:
                 f"network {type(module).__name__}: a {kind} on all modules ({_hook_name(hook)}) is registered; "
                 "remove it before, crossbars do not run it"
             )
-    for name, part in module.named_modules():
+    for name, part in module.named_modules() if inside else [("", module)]:
         for kind, hooks in (("forward hook", part._forward_hooks), ("forward pre-hook", part._forward_pre_hooks)):
             for hook in hooks.values():
                 if not isinstance(hook, WEIGHT_HOOKS):
@@ -68,7 +74,7 @@ def refuse_hooks(module: nn.Module) -> None:
                         f"{_where(name, part)}: has a {kind} ({_hook_name(hook)}), which crossbars do not run; remove "
                         "it by its handle, and write what it changes into a forward or into the weights"
                     )
-    if type(module).__call__ is not nn.Module.__call__:
+    if inside and type(module).__call__ is not nn.Module.__call__:
         raise ConversionError(
             f"network {type(module).__name__}: has a __call__ of its own, expected all of it in its forward"
         )
@@ -147,7 +153,7 @@ def _is_random(node: fx.Node, name: str) -> bool:
     if any(part in name for part in _RANDOM_IN_TRAINING):
         # torch.dropout and its like are written in C++: (input, p, train)
         third = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", False)
-        return bool(bound(node, "training", third) is True)
+        return bound(node, "training", third if getattr(torch, name, None) is node.target else False) is True
     return name in _RANDOM and getattr(torch, name, getattr(nn.functional, name, None)) is node.target
 
 
