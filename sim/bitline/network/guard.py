@@ -47,6 +47,8 @@ class Examples:
     inputs: torch.Tensor
     """[shape=(2, ...)]"""
     what: str
+    given: int = 2
+    """How many of the two are the user's own; a network may take no more than it was given."""
 
 
 def first_images(batches: list[torch.Tensor]) -> Examples:
@@ -54,10 +56,11 @@ def first_images(batches: list[torch.Tensor]) -> Examples:
     found = batches[0][:2]
     if len(found) == 1 and len(batches) > 1 and batches[1].shape[1:] == found.shape[1:]:
         found = torch.cat([found, batches[1][:1]])
-    if len(found) == 1:
+    given = len(found)
+    if given == 1:
         other = found.flip(tuple(range(1, found.dim()))) if found.dim() > 1 else found
         found = torch.cat([found, other * 0.5 if other.is_floating_point() else other])
-    return Examples(found.clone(), "calibration inputs")
+    return Examples(found.clone(), "calibration inputs", given)
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,13 @@ class Guard:
         self._runs: dict[torch.dtype, _Run] = {}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
-                self._run(torch.float32)
+                try:
+                    self._run(torch.float32)
+                except Exception:
+                    if examples.given > 1:
+                        raise
+                    self.examples = Examples(examples.inputs[:1], examples.what, 1)
+                    self._run(torch.float32)
             except Exception as error:  # the network's own code runs here: anything may come out of it
                 shape = tuple(examples.inputs.shape)
                 raise ConversionError(
