@@ -99,9 +99,11 @@ def test_an_energy_is_paid_for_every_event(event, full, counted, per):
     assert report.energy_by_event_uj["unit"] == pytest.approx(3.0 * counted * 1e-6)
 
 
-def test_an_adc_by_power_and_by_energy_is_the_same_adc():
+@pytest.mark.parametrize("rate_law", ["fixed", "per_bit"])
+def test_an_adc_by_power_and_by_energy_is_the_same_adc(rate_law):
     """2 mW at 1.28 GS/s are 1.5625 pJ; 128 columns in 100 ns are 1.28 a ns, so 2 mW again at the peak."""
-    by_power, energies = macro(), macro(adc=by_event("conversion", 1.5625) | {"area_mm2": 0.001})
+    law = {"chip.adc.rate_law": rate_law}
+    by_power, energies = macro(law), macro(law, adc=by_event("conversion", 1.5625) | {"area_mm2": 0.001})
     assert peak(energies).power_w == pytest.approx(peak(by_power).power_w)
     assert peak(energies).power_w == pytest.approx(2.3e-3)
     activity = {"fc": LayerActivity(images=1, lines_driven=0, cells_on=0)}

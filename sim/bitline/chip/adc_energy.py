@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitline.chip.adc_laws import comparison_share, rate_at, scale_at
+from bitline.chip.adc_laws import comparison_share, energy_scale_at, rate_at, scale_at
 from bitline.chip_description import ChipDescription
 
 __all__ = ["ConversionEnergy", "conversion_energy"]
@@ -43,11 +43,11 @@ def conversion_energy(chip: ChipDescription, bits: int) -> ConversionEnergy:
         ``bits`` outside the law's domain.
     """
     component = chip.components["adc"]
-    scale = scale_at(chip.adc, chip.adc.law, bits).power
     if component.energy_pj is not None:
-        total = component.energy_pj * scale
+        total = component.energy_pj * energy_scale_at(chip.adc, chip.adc.law, bits)
     else:
         assert component.power_mw is not None  # one of the two is there
-        total = component.power_mw / component.units * scale / rate_at(chip.adc, bits)
+        power = component.power_mw / component.units * scale_at(chip.adc, chip.adc.law, bits).power
+        total = power / rate_at(chip.adc, bits)
     share = comparison_share(chip.adc.law, bits)
     return ConversionEnergy(bits=bits, conversion_pj=(1 - share) * total, comparison_pj=share * total / bits)

@@ -26,6 +26,7 @@ __all__ = [
     "adc_rate_scale",
     "adc_scale",
     "comparison_share",
+    "energy_scale_at",
     "halves_per_bit",
     "kull_latches_constant",
     "kull_split",
@@ -173,6 +174,18 @@ def scale_at(adc: AdcDescription, law: AdcLaw, bits: float) -> AdcScale:
         return adc_scale(law, bits, adc.bits)
     at, base = adc.point(bits), adc.point(adc.bits)
     return AdcScale(at.cost / base.cost, at.area_mm2 / base.area_mm2)
+
+
+def energy_scale_at(adc: AdcDescription, law: AdcLaw, bits: float) -> float:
+    """Energy of a conversion of ``bits``, relative to the one the component prints: power over rate, or the table's.
+
+    Raises
+    ------
+    RangeError
+        ``bits`` outside the law's domain, or not in the table.
+    """
+    power = scale_at(adc, law, bits).power
+    return power if law is AdcLaw.TABLE else power / adc_rate_scale(adc.rate_law, bits, adc.bits)
 
 
 def rate_at(adc: AdcDescription, bits: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitline.chip.adc_laws import MAX_BITS, laws_of, rate_at, scale_at
+from bitline.chip.adc_laws import MAX_BITS, energy_scale_at, laws_of, rate_at, scale_at
 from bitline.chip.mapping import LayerMapping, chip_of
 from bitline.chip.timing import clock_of
 from bitline.chip_description import AdcLaw, Event, Per
@@ -187,7 +187,8 @@ def price_table(hw: Hardware, adc_bits: AdcBits, law: AdcLaw) -> PriceTable:
         level = _LEVEL.get(chip.level_of(name), "ima")
         energy = component.energy_pj
         if component.event is not None and energy is not None:
-            energy *= adc_power if name == "adc" else 1
+            if name == "adc":
+                energy *= sum(energy_scale_at(chip.adc, law, bits) for bits in values) / len(values)
             power = energy * full[component.event] * crossbars[level] / cycle_ns  # pJ / ns = mW
         else:
             power = (component.power_mw or 0.0) * factor * (adc_power if name == "adc" else 1)
