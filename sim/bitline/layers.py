@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Gates", "LayerKind", "MatrixLayer", "Operation", "OperationKind", "Window"]
+__all__ = ["Coverage", "Gates", "LayerKind", "MatrixLayer", "Operation", "OperationKind", "Window"]
 
 
 class LayerKind(StrEnum):
@@ -104,6 +104,18 @@ class Operation:
     def macs(self) -> int:
         """Multiply-accumulates of a matrix operation for one image."""
         return self.groups * self.rows * self.columns * self.positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of a network is on crossbars; counts are of one image and None where the inputs' shape is not known."""
+
+    on_crossbars: int | None
+    """Multiply-accumulates of the matrix layers."""
+    total: int | None
+    """Those of the whole network: of weights with activations, and of activations with each other."""
+    unfolded_norms: int
+    """Batch norms that no matrix layer took in: their gains are not in the certified weights."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from bitline.crossbar.certificate import NetworkCertificate, certify_layers
 from bitline.crossbar.sar import LayerSearch
 from bitline.errors import BitlineError, ConfigError, ConversionError, DataError, ShapeError
 from bitline.hardware import Hardware
-from bitline.layers import LayerKind, MatrixLayer
+from bitline.layers import Coverage, LayerKind, MatrixLayer
 from bitline.network.activations import evaluate_in_float64
 from bitline.network.calibration import (
     Calibration,
@@ -51,6 +51,7 @@ class MatrixNetwork:
     """In the order in which the network first calls them."""
     kept: list[Kept]
     """What holds or multiplies weights and stays in torch."""
+    coverage: Coverage
     compared: str | None = None
     """Inputs on which the network was compared with its graph; None: it was not."""
 
@@ -73,8 +74,8 @@ def _quantised(placement: Placement, hw: Hardware) -> list[MatrixLayer]:
     return layers
 
 
-def _with_positions(layers: list[MatrixLayer], placement: Placement, input_shape: tuple[int, ...]) -> list[MatrixLayer]:
-    counts = positions(placement, input_shape)
+def _with_positions(layers: list[MatrixLayer], placement: Placement) -> list[MatrixLayer]:
+    counts = positions(placement)
     return [replace(layer, output_positions=counts[layer.name]) for layer in layers]
 
 
@@ -94,7 +95,8 @@ def matrix_layers(
     hw : Hardware
         ``weight_bits`` decides the codes.
     input_shape : tuple of int, optional
-        Shape of one image, without the batch; gives the layers' ``output_positions``.
+        Shape of one image, without the batch. It gives the layers' ``output_positions`` and the multiply-accumulates,
+        and decides where a batch norm acts; without it one is folded only where that holds for inputs of any shape.
     compare_on : RandomInputs, optional
         Compare the traced and folded network with the module on these (:mod:`bitline.network.guard`).
 
@@ -109,7 +111,7 @@ def matrix_layers(
     CheckpointError
         NaN or infinite weights (the layer is named).
     """
-    placement = place(trace(module))
+    placement = place(trace(module), input_shape=input_shape)
     compared = None
     if compare_on is not None:
         examples = compare_on.of(module, placement)
@@ -117,8 +119,8 @@ def matrix_layers(
         compared = examples.what
     layers = _quantised(placement, hw)
     if input_shape is not None:
-        layers = _with_positions(layers, placement, input_shape)
-    return MatrixNetwork(layers, list(placement.kept), compared)
+        layers = _with_positions(layers, placement)
+    return MatrixNetwork(layers, list(placement.kept), placement.coverage(), compared)
 
 
 class CrossbarNetwork(nn.Module):
@@ -134,6 +136,7 @@ class CrossbarNetwork(nn.Module):
         float_module: nn.Module,
         runners: list[MatrixRunner],
         kept: list[Kept],
+        coverage: Coverage,
         calibration: list[Calibration],
         hw: Hardware,
         certificate: NetworkCertificate | None,
@@ -141,7 +144,7 @@ class CrossbarNetwork(nn.Module):
         super().__init__()
         self.graph_module, self.float_module = graph_module, float_module
         self._runners = runners
-        self.kept, self.calibration = kept, calibration
+        self.kept, self.coverage, self.calibration = kept, coverage, calibration
         self.hw, self.certificate = hw, certificate
         self._engine = NetworkEngine.CERTIFIED
         super().train(False)
@@ -416,13 +419,13 @@ def convert(
     """
     check_calibrator(calibrator)
     engine = _engine(engine)
-    placement = place(trace(module))
+    batches = _batches(calibration)
+    placement = place(trace(module), input_shape=tuple(batches[0].shape[1:]))
     if not placement.matrices:
         raise ConversionError(
             f"network {type(module).__name__}: has no convolution or linear layer that crossbars can hold"
         )
     layers = _quantised(placement, hw)
-    batches = _batches(calibration)
     done, total = 0, len(batches) + sum(1 for _ in placement.sites()) + len(layers)
 
     def step() -> None:
@@ -432,7 +435,7 @@ def convert(
             progress(done, total)
 
     placement.graph_module.float()
-    layers = _with_positions(layers, placement, tuple(batches[0].shape[1:]))
+    layers = _with_positions(layers, placement)
     guard = Guard(module, first_images(batches), placement.graph_module)
     guard.check_placement(placement)
     samples = _collect(placement, layers, batches, step)
@@ -459,7 +462,14 @@ def convert(
     _rewrite(placement, runners, {record.layer: record.scale for record in records})
     guard.check_rewritten(placement.graph_module, {site.name: matrix for _, matrix, site in placement.sites()})
     network = CrossbarNetwork(
-        placement.graph_module, private_copy(module), runners, list(placement.kept), records, hw, certificate
+        placement.graph_module,
+        private_copy(module),
+        runners,
+        list(placement.kept),
+        placement.coverage(),
+        records,
+        hw,
+        certificate,
     )
     network.engine = engine
     return network

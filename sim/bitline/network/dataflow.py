@@ -11,68 +11,37 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bitline.errors import ConversionError
-from bitline.layers import Gates, Operation, OperationKind, Window
+from bitline.layers import Gates, LayerKind, Operation, OperationKind, Window
 from bitline.network.graph import argument, constant, single_input, tensor_arguments, trace
 from bitline.network.placement import FloatMatrix, Placement, Site, place
 from bitline.network.recurrent import Recurrence, both_directions
+from bitline.network.shapes import Shape
 
 __all__ = ["operations", "positions"]
 
-Shape = tuple[int, ...]
 
-
-class _Shapes(fx.Interpreter):
-    """Runs one image of zeros through the network and notes the shape of every tensor."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module)
-        self.extra_traceback = False
-        self.shapes: dict[fx.Node, Shape] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        first = result
-        while isinstance(first, (tuple, list)) and first:  # of several results, as an LSTM's, the first
-            first = first[0]
-        if isinstance(first, torch.Tensor):
-            self.shapes[n] = tuple(first.shape)
-        return result
-
-
-def _shapes(graph_module: fx.GraphModule, input_shape: Shape) -> dict[fx.Node, Shape]:
-    parameter = next((p for p in graph_module.parameters() if p.is_floating_point()), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    shapes = _Shapes(graph_module)
-    failure = None
-    for kind in (dtype, torch.int64):  # a network of embeddings wants indices
-        try:
-            with torch.no_grad():
-                shapes.run(torch.zeros((1, *input_shape), dtype=kind))
-            return shapes.shapes
-        except Exception as error:  # the network's own code runs here: anything may come out of it
-            failure = failure or error
-    lines = str(failure).strip().splitlines() or [type(failure).__name__]
-    raise ConversionError(f"network: does not run on an input of shape {input_shape}: {lines[0][:200]}")
-
-
-def _output_positions(matrix: FloatMatrix, shape: Shape) -> int:
-    """Input vectors that make an output of this shape, for one image."""
-    return math.prod(shape[1:-1]) if matrix.kind.multiplies_vectors else math.prod(shape[2:])
-
-
-def positions(placement: Placement, input_shape: Shape) -> dict[str, int]:
+def positions(placement: Placement) -> dict[str, int]:
     """Input vectors of each matrix layer for one image, all calls together.
 
     Raises
     ------
     ConversionError
-        The network does not run on an image of ``input_shape``.
+        Not the same number for every image.
     """
-    shapes = _shapes(placement.graph_module, input_shape)
     return {
-        matrix.name: sum(_output_positions(matrix, shapes[site.node]) for site in matrix.sites)
-        for matrix in placement.matrices
+        matrix.name: sum(_vectors(placement, matrix, site) for site in matrix.sites) for matrix in placement.matrices
     }
+
+
+def _vectors(placement: Placement, matrix: FloatMatrix, site: Site) -> int:
+    assert placement.runs is not None
+    count = placement.vectors(matrix, site)
+    if count is None:
+        raise ConversionError(
+            f"layer {site.name}: its input vectors do not grow with the batch for inputs of shape "
+            f"{placement.runs.input_shape}, so that there is no number of them for one image"
+        )
+    return count
 
 
 _MAX_POOLS = {F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d}
@@ -97,9 +66,8 @@ _POOL_MODULES: tuple[tuple[type[nn.Module], OperationKind], ...] = (
 )
 
 
-def _image_shape(shape: Shape) -> tuple[int, int, int]:
-    """(channels, height, width) of one image of a batch of this shape."""
-    rest = shape[1:]
+def _image_shape(rest: Shape) -> tuple[int, int, int]:
+    """(channels, height, width) of an image of this shape, which may have fewer dimensions or more."""
     if len(rest) == 0:
         return 1, 1, 1
     if len(rest) == 1:
@@ -132,16 +100,17 @@ def operations(module: nn.Module, input_shape: tuple[int, ...]) -> list[Operatio
     ConversionError
         The network cannot be traced, or does not run on an image of that shape.
     """
-    return _Flow(place(trace(module), values=False), tuple(input_shape)).build()
+    return _Flow(place(trace(module), values=False, input_shape=tuple(input_shape))).build()
 
 
 class _Flow:
     """Walks the graph once and keeps, for every node, the operation that its value comes from."""
 
-    def __init__(self, placement: Placement, input_shape: Shape) -> None:
-        self._placement = placement
+    def __init__(self, placement: Placement) -> None:
+        assert placement.runs is not None
+        self._placement, self._runs = placement, placement.runs
         self._graph_module = placement.graph_module
-        self._shapes = _shapes(placement.graph_module, input_shape)
+        self._shapes = placement.runs.shapes
         self._sites: dict[fx.Node, tuple[FloatMatrix, Site]] = {
             site.node: (matrix, site) for _, matrix, site in placement.sites()
         }
@@ -159,6 +128,19 @@ class _Flow:
                 self._add(node)
         return self._operations
 
+    def _image(self, node: fx.Node) -> tuple[int, int, int]:
+        """(channels, height, width) of one image's part of a value."""
+        shape = self._runs.image(node)
+        if shape is not None:
+            return _image_shape(shape)
+        numbers = self._runs.vectors(node, 1)
+        if numbers is None:
+            raise ConversionError(
+                f"network: {node.name} gives a tensor of shape {self._shapes[node]} for a batch of inputs of shape "
+                f"{self._runs.input_shape}, in which no dimension is the batch: no part of it is one image's"
+            )
+        return numbers, 1, 1
+
     def _inputs(self, node: fx.Node) -> list[fx.Node]:
         return [read for read in tensor_arguments(node) if read in self._source]
 
@@ -169,7 +151,7 @@ class _Flow:
         unique, number = label, 2
         while unique in taken:
             unique, number = f"{label}#{number}", number + 1
-        shape = fields.pop("output_shape", _image_shape(self._shapes[node]))
+        shape = fields.pop("output_shape", self._image(node))
         self._operations.append(Operation(name=unique, kind=kind, inputs=inputs, output_shape=shape, **fields))
         self._source[node] = unique
 
@@ -210,7 +192,7 @@ class _Flow:
 
     def _transparent(self, node: fx.Node, inputs: list[fx.Node]) -> bool:
         """Whether as many numbers come out as go in, from one place, without weights between."""
-        if any(kept.name in (str(node.target), node.name) for kept in self._placement.kept):
+        if node in self._placement.kept_nodes:
             norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
             return node.op == "call_module" and isinstance(self._module(node), norms)
         if len({self._source[read] for read in inputs}) != 1:
@@ -223,10 +205,13 @@ class _Flow:
     def _add_matrix(self, node: fx.Node, matrix: FloatMatrix, site: Site) -> None:
         groups, rows, columns = matrix.weight.shape
         shape = self._shapes[node]
-        if matrix.kind.multiplies_vectors:
-            output = (shape[-1], 1, math.prod(shape[1:-1]))
-        else:
-            output = _image_shape(shape)
+        vectors = _vectors(self._placement, matrix, site)
+        output = (groups * columns, 1, vectors)
+        if matrix.kind is LayerKind.RECURRENT:
+            output = (shape[-1], 1, vectors)
+        elif not matrix.kind.multiplies_vectors:
+            image = self._image(node)
+            output = image if image == (output[0], *image[1:]) and image[1] * image[2] == vectors else output
         window = self._padded(self._inputs(node)[0], matrix.window)
         self._emit(
             node,
@@ -315,16 +300,16 @@ class _Flow:
         dilation = pair(getattr(module, "dilation", 1), 1)
         right, bottom = wide, high
         # ceil_mode lets the last window hang over the edge
-        _, after_h, after_w = _image_shape(self._shapes[node])
-        _, before_h, before_w = _image_shape(self._shapes[self._inputs(node)[0]])
+        _, after_h, after_w = self._image(node)
+        _, before_h, before_w = self._image(self._inputs(node)[0])
         right += max(0, (after_w - 1) * step[1] + dilation[1] * (size[1] - 1) + 1 - (before_w + 2 * wide))
         bottom += max(0, (after_h - 1) * step[0] + dilation[0] * (size[0] - 1) + 1 - (before_h + 2 * high))
         return Window(kernel=size, stride=step, padding=(wide, right, high, bottom), dilation=dilation)
 
     def _covering(self, node: fx.Node) -> Window:
         """Window of an adaptive pooling: of equal size at every output, as where the sizes divide."""
-        _, before_h, before_w = _image_shape(self._shapes[self._inputs(node)[0]])
-        _, after_h, after_w = _image_shape(self._shapes[node])
+        _, before_h, before_w = self._image(self._inputs(node)[0])
+        _, after_h, after_w = self._image(node)
         step = before_h // after_h or 1, before_w // after_w or 1
         kernel = before_h - (after_h - 1) * step[0], before_w - (after_w - 1) * step[1]
         return Window(kernel=(max(1, kernel[0]), max(1, kernel[1])), stride=step)

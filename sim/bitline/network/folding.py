@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bitline.network.norms import FixedNorm
+
 __all__ = ["as_float64", "fold_batch_norm"]
 
 
@@ -16,7 +18,7 @@ def as_float64(tensor: torch.Tensor) -> NDArray[np.float64]:
 
 
 def fold_batch_norm(
-    weight: NDArray[np.float64], bias: NDArray[np.float64] | None, norm: _BatchNorm
+    weight: NDArray[np.float64], bias: NDArray[np.float64] | None, norm: _BatchNorm | FixedNorm
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fold a batch norm's fixed affine map into the weights and bias of the layer before it.
 
@@ -26,8 +28,9 @@ def fold_batch_norm(
     ----------
     weight : ndarray [shape=(outputs, ...), float64]
     bias : ndarray [shape=(outputs,), float64] or None
-    norm : torch.nn batch norm
-        With running statistics, ``num_features == outputs``.
+    norm : torch.nn batch norm, or its numbers
+        With running statistics, one of each for an output; it has to act on these outputs
+        (:mod:`bitline.network.norms`).
 
     Returns
     -------

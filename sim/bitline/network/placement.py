@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitline.errors import CheckpointError, ConversionError
-from bitline.layers import LayerKind, Window
+from bitline.layers import Coverage, LayerKind, Window
 from bitline.network.folding import as_float64, fold_batch_norm
-from bitline.network.graph import argument, constant, fixed_batch_norm, kind_of, tensor_arguments
+from bitline.network.graph import argument, attribute, constant, kind_of, tensor_arguments
+from bitline.network.norms import UNKNOWN_AXIS, FixedNorm, Ranks, fixed_norm
 from bitline.network.recurrent import Recurrence
+from bitline.network.shapes import Runs, run_shapes
 from bitline.network.signedness import non_negative_nodes
 
 __all__ = ["FloatMatrix", "Kept", "Placement", "Site", "place"]
@@ -26,11 +29,13 @@ __all__ = ["FloatMatrix", "Kept", "Placement", "Site", "place"]
 
 @dataclass(frozen=True)
 class Kept:
-    """A part of the network that holds or multiplies weights and stays in torch."""
+    """A part of the network that holds or multiplies weights, or multiplies activations, and stays in torch."""
 
     name: str
     kind: str
     reason: str
+    macs: int | None = None
+    """Multiply-accumulates of one image, all calls together; None where not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,32 @@ class Placement:
     graph_module: fx.GraphModule
     matrices: tuple[FloatMatrix, ...]
     kept: tuple[Kept, ...]
+    kept_nodes: frozenset[fx.Node]
+    """What ``kept`` lists, call by call."""
+    runs: Runs | None
+    """A run of the network, where the shape of its inputs was given."""
+
+    def vectors(self, matrix: FloatMatrix, site: Site) -> int | None:
+        """Input vectors of a layer at one call for one image; None where that is not the same for every image."""
+        assert self.runs is not None
+        node = site.node
+        if matrix.kind.multiplies_vectors:
+            return self.runs.vectors(node, self.runs.shapes[node][-1])
+        return self.runs.vectors(node, matrix.weight.shape[0] * matrix.weight.shape[2])
+
+    def coverage(self) -> Coverage:
+        """How much of the network's multiply-accumulates crossbars do."""
+        norms = sum(entry.reason.startswith(BATCH_NORM) for entry in self.kept)
+        if self.runs is None:
+            return Coverage(on_crossbars=None, total=None, unfolded_norms=norms)
+        counts = [self.vectors(matrix, site) for _, matrix, site in self.sites()]
+        sizes = [matrix.weight.size for _, matrix, _ in self.sites()]
+        placed = None
+        if None not in counts:
+            placed = sum((count or 0) * size for count, size in zip(counts, sizes, strict=True))
+        rest = [entry.macs for entry in self.kept]
+        total = None if placed is None or None in rest else placed + sum(macs or 0 for macs in rest)
+        return Coverage(on_crossbars=placed, total=total, unfolded_norms=norms)
 
     def sites(self) -> Iterator[tuple[int, FloatMatrix, Site]]:
         """Every call of every matrix layer, with the layer's index."""
@@ -100,7 +131,9 @@ class _Unplaceable(Exception):
     """Why a node stays in torch."""
 
 
-def place(graph_module: fx.GraphModule, *, values: bool = True) -> Placement:
+def place(
+    graph_module: fx.GraphModule, *, values: bool = True, input_shape: tuple[int, ...] | None = None
+) -> Placement:
     """Find the matrix layers of a traced network, fold batch norm into them and list what stays in torch.
 
     Parameters
@@ -109,14 +142,20 @@ def place(graph_module: fx.GraphModule, *, values: bool = True) -> Placement:
         From :func:`bitline.network.graph.trace`; not changed.
     values : bool
         False where shapes are all that is wanted: weights and biases are zeros that take no memory.
+    input_shape : tuple of int, optional
+        Shape of one image, without the batch. It decides where batch norm acts (:mod:`bitline.network.norms`) and
+        gives the multiply-accumulates of what is listed.
 
     Raises
     ------
     CheckpointError
         NaN or infinite weights, naming the layer.
+    ConversionError
+        The network does not run on images of ``input_shape``.
     """
+    runs = None if input_shape is None else run_shapes(graph_module, input_shape)
     found: dict[str, _Found] = {}
-    kept: dict[str, Kept] = {}
+    refused: dict[fx.Node, str] = {}
     from_input: set[fx.Node] = set()
     for node in graph_module.graph.nodes:
         if node.op != "placeholder" and not any(read in from_input for read in tensor_arguments(node)):
@@ -125,21 +164,23 @@ def place(graph_module: fx.GraphModule, *, values: bool = True) -> Placement:
         try:
             _find(graph_module, node, found)
         except _Unplaceable as reason:
-            name = str(node.target) if node.op == "call_module" else _functional_name(node)
-            kept.setdefault(name, Kept(name, _kind_name(graph_module, node), str(reason)))
+            refused[node] = str(reason)
     non_negative = non_negative_nodes(graph_module)
+    ranks = Ranks(graph_module, runs)
     matrices = []
     folded: set[fx.Node] = set()
     for layer in found.values():
-        norms = _foldable(graph_module, layer)
-        folded.update(norm for norm in norms if norm is not None)
-        matrices.append(_matrix(graph_module, layer, norms, non_negative, values))
+        norms = _foldable(graph_module, layer, ranks)
+        folded.update(norm for norm, _ in norms if norm is not None)
+        matrices.append(_matrix(layer, norms, non_negative, values))
+    placed = {node for layer in found.values() for node in layer.nodes}
+    stays = _Stays(graph_module, from_input, refused, ranks, runs, check=values)
     for node in graph_module.graph.nodes:
-        if node not in folded:
-            _keep_module(graph_module, node, found, kept, values)
+        if node not in placed and node not in folded:
+            stays.look_at(node)
     order = {node: i for i, node in enumerate(graph_module.graph.nodes)}
     matrices.sort(key=lambda matrix: order[matrix.sites[0].node])
-    return Placement(graph_module, tuple(matrices), tuple(kept.values()))
+    return Placement(graph_module, tuple(matrices), stays.kept(), frozenset(stays.nodes), runs)
 
 
 # --- finding matrix layers -------------------------------------------------------------------------------------------
@@ -151,8 +192,8 @@ _DYNAMIC = {
 }  # fmt: skip
 _DYNAMIC_METHODS = {"matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "__matmul__"}
 _OTHER_WEIGHTS = {
-    F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.embedding, F.batch_norm, F.layer_norm,
-    F.group_norm, F.instance_norm,
+    F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.embedding, F.layer_norm, F.group_norm,
+    F.instance_norm,
 }  # fmt: skip
 
 
@@ -264,30 +305,27 @@ def _from_function(graph_module: fx.GraphModule, name: str, kind: LayerKind, nod
 
 # --- batch norm ------------------------------------------------------------------------------------------------------
 
-
-def _norm_after(graph_module: fx.GraphModule, node: fx.Node, outputs: int) -> fx.Node | None:
-    """The batch norm that alone reads this node, if there is one."""
-    if len(node.users) != 1:
-        return None
-    (user,) = node.users
-    if user.op != "call_module" or len(user.args) != 1 or user.args[0] is not node:
-        return None
-    norm = fixed_batch_norm(graph_module.get_submodule(str(user.target)))
-    return user if norm is not None and norm.num_features == outputs else None
+_Norm = tuple[fx.Node | None, FixedNorm | None]
 
 
-def _foldable(graph_module: fx.GraphModule, layer: _Found) -> list[fx.Node | None]:
+def _norm_after(graph_module: fx.GraphModule, node: fx.Node, layer: _Found, ranks: Ranks) -> _Norm:
+    """The batch norm that alone reads this node and acts on the layer's outputs, if there is one."""
+    if len(node.users) == 1:
+        (user,) = node.users
+        norm = fixed_norm(graph_module, user)
+        if norm is not None and argument(user, 0, "input") is node:
+            sizes = {t.numel() for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
+            if sizes == {layer.weight.shape[0]} and ranks.acts_on_outputs(node, layer.kind, norm):
+                return user, norm
+    return None, None
+
+
+def _foldable(graph_module: fx.GraphModule, layer: _Found, ranks: Ranks) -> list[_Norm]:
     """The batch norm to fold at each call of a layer: the same one at all of them, or none."""
-    norms = [_norm_after(graph_module, node, layer.weight.shape[0]) for node in layer.nodes]
-    if len({None if norm is None else norm.target for norm in norms}) == 1:
+    norms = [_norm_after(graph_module, node, layer, ranks) for node in layer.nodes]
+    if len({None if norm is None else norm.source for _, norm in norms}) == 1:
         return norms
-    return [None] * len(norms)
-
-
-def _batch_norm(graph_module: fx.GraphModule, node: fx.Node) -> _BatchNorm:
-    norm = fixed_batch_norm(graph_module.get_submodule(str(node.target)))
-    assert norm is not None
-    return norm
+    return [(None, None)] * len(norms)
 
 
 def _check_finite(layer: str, what: str, values: NDArray[np.float64] | None) -> None:
@@ -296,25 +334,22 @@ def _check_finite(layer: str, what: str, values: NDArray[np.float64] | None) -> 
         raise CheckpointError(f"layer {layer}: {what} has {count} NaN or infinite values, expected finite numbers")
 
 
-def _float_weights(
-    graph_module: fx.GraphModule, layer: _Found, norm: fx.Node | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+def _float_weights(layer: _Found, norm: FixedNorm | None) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Weights (outputs, ...) and bias (outputs,) with the batch norm folded in, checked to be finite."""
     weight = as_float64(layer.weight)
     bias = None if layer.bias is None else as_float64(layer.bias)
     _check_finite(layer.name, "weight", weight)
     _check_finite(layer.name, "bias", bias)
     if norm is not None:
-        weight, bias = fold_batch_norm(weight, bias, _batch_norm(graph_module, norm))
-        _check_finite(layer.name, f"weight with batch norm {norm.target} folded in", weight)
-        _check_finite(layer.name, f"bias with batch norm {norm.target} folded in", bias)
+        weight, bias = fold_batch_norm(weight, bias, norm)
+        _check_finite(layer.name, f"weight with batch norm {norm.source} folded in", weight)
+        _check_finite(layer.name, f"bias with batch norm {norm.source} folded in", bias)
     return weight, bias
 
 
 def _matrix(
-    graph_module: fx.GraphModule,
     layer: _Found,
-    norms: list[fx.Node | None],
+    norms: list[_Norm],
     non_negative: set[fx.Node],
     values: bool,
 ) -> FloatMatrix:
@@ -323,13 +358,13 @@ def _matrix(
         raise ConversionError(f"layer {layer.name}: has no weights (shape {shape})")
     bias: NDArray[np.float64] | None
     if values:
-        weight, bias = _float_weights(graph_module, layer, norms[0])
+        weight, bias = _float_weights(layer, norms[0][1])
     else:
         zero = np.zeros((), np.float64)
-        has_bias = layer.bias is not None or norms[0] is not None
+        has_bias = layer.bias is not None or norms[0][0] is not None
         weight, bias = np.broadcast_to(zero, shape), np.broadcast_to(zero, shape[:1]) if has_bias else None
     sites = []
-    for number, (node, norm) in enumerate(zip(layer.nodes, norms, strict=True), start=1):
+    for number, (node, (norm, _)) in enumerate(zip(layer.nodes, norms, strict=True), start=1):
         name = layer.name if number == 1 else f"{layer.name}#{number}"
         read = argument(node, 0, "input")
         sites.append(Site(name, node, norm, read not in non_negative))
@@ -347,6 +382,147 @@ def _matrix(
 
 # --- what stays ------------------------------------------------------------------------------------------------------
 
+BATCH_NORM = "batch norm"
+"""How the reasons of batch norms that stay begin."""
+_NOT_PRODUCTS = {
+    "add", "sub", "rsub", "mul", "multiply", "div", "truediv", "floordiv", "mod", "pow", "iadd", "isub", "imul",
+    "itruediv", "maximum", "minimum", "where", "clamp", "clip", "lerp", "addcmul", "addcdiv", "neg", "abs", "exp",
+    "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "cat", "concat", "concatenate", "stack", "hstack", "vstack",
+    "expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "getitem", "setitem", "copy", "masked_fill",
+    "masked_scatter", "index_select", "index_put", "index_add", "index_copy", "gather", "scatter", "scatter_add",
+    "take", "take_along_dim", "embedding", "embedding_bag", "to", "type_as", "view_as", "reshape_as", "new_tensor",
+    "prelu", "rms_norm", "dropout", "isclose", "logical_and", "logical_or", "bucketize", "searchsorted", "threshold",
+}  # fmt: skip
+"""Functions and methods that multiply weights element by element at most, as a digital unit does."""
+_SCALES = {"mul", "multiply", "imul"}
+_LOOKED_INTO = ("torch", "_operator", "operator", "builtins", "math", "bitline")
+
+
+class _Stays:
+    """Goes through the nodes that are neither placed nor folded and lists those that hold weights or multiply."""
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        from_input: set[fx.Node],
+        refused: dict[fx.Node, str],
+        ranks: Ranks,
+        runs: Runs | None,
+        *,
+        check: bool,
+    ) -> None:
+        self._graph_module, self._from_input, self._refused = graph_module, from_input, refused
+        self._ranks, self._runs, self._check = ranks, runs, check
+        self._entries: dict[tuple[str, str], tuple[str, list[int | None]]] = {}
+        self.nodes: set[fx.Node] = set()
+
+    def kept(self) -> tuple[Kept, ...]:
+        """What was listed, in the order in which it is first called."""
+        return tuple(
+            Kept(name, kind, reason, None if None in macs else sum(count or 0 for count in macs))
+            for (name, kind), (reason, macs) in self._entries.items()
+        )
+
+    def look_at(self, node: fx.Node) -> None:
+        """List the node if it holds or multiplies weights, or multiplies activations by each other."""
+        macs = self._macs(node)
+        reason = self._refused.get(node)
+        if node.op == "call_module":
+            reason = reason or self._module(node, macs)
+        elif node.op in ("call_function", "call_method"):
+            reason = reason or self._function(node, macs)
+            if reason is not None and self._grows(node):
+                shape = self._runs.shapes[node] if self._runs is not None else ()
+                macs = None if self._runs is None or not shape else self._runs.vectors(node, 1)
+        if reason is None:
+            return
+        name = str(node.target) if node.op == "call_module" else _functional_name(node)
+        self.nodes.add(node)
+        entry = self._entries.setdefault((name, _kind_name(self._graph_module, node)), (reason, []))
+        entry[1].append(macs)
+
+    def _macs(self, node: fx.Node) -> int | None:
+        """Multiply-accumulates of a call for one image, as torch's own operations do them; None where not known."""
+        if node not in self._from_input:
+            return 0  # computed once and for all
+        return None if self._runs is None else self._runs.macs(node)
+
+    def _reads_weights(self, node: fx.Node) -> bool:
+        return any(
+            read not in self._from_input and _holds_numbers(self._graph_module, read) for read in tensor_arguments(node)
+        )
+
+    def _grows(self, node: fx.Node) -> bool:
+        """Whether an element-wise product with weights is larger than the activations: one that is to be summed."""
+        name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", "")).rstrip("_")
+        if self._runs is None or name not in _SCALES or not self._reads_weights(node):
+            return False
+        shapes = self._runs.shapes
+        sizes = [math.prod(shapes[read]) for read in tensor_arguments(node) if read in shapes]
+        return node in shapes and bool(sizes) and math.prod(shapes[node]) > max(sizes)
+
+    def _function(self, node: fx.Node, macs: int | None) -> str | None:
+        if node not in self._from_input:
+            return None
+        name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", "")).rstrip("_")
+        if node.op == "call_function" and node.target in (F.batch_norm, torch.batch_norm):
+            return self._norm(node)
+        if node.op == "call_function" and _package(node.target) not in _LOOKED_INTO:
+            if macs == 0 and not self._reads_weights(node):
+                return None
+            return "a function that tracing does not look into (torch.fx.wrap)"
+        if self._reads_weights(node):
+            if name not in _NOT_PRODUCTS:
+                return "weights in an operation that has no crossbar mapping"
+            if self._grows(node):
+                return "a product with weights outside a linear layer or convolution"
+        return "a matrix product outside a linear layer or convolution" if macs else None
+
+    def _norm(self, node: fx.Node) -> str:
+        norm = fixed_norm(self._graph_module, node)
+        if norm is None:
+            return f"{BATCH_NORM} without running statistics depends on the batch"
+        read = argument(node, 0, "input")
+        if isinstance(read, fx.Node) and len(read.users) == 1 and self._is_matrix(read):
+            if self._ranks.of(read) is None:
+                return UNKNOWN_AXIS
+            return f"{BATCH_NORM} that does not act on the outputs of the layer before it; " + _DIGITAL
+        return f"{BATCH_NORM} that no matrix layer feeds alone; " + _DIGITAL
+
+    def _is_matrix(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return kind_of(self._graph_module.get_submodule(str(node.target))) is not None
+        return node.op == "call_function" and node.target in _FUNCTIONS
+
+    def _module(self, node: fx.Node, macs: int | None) -> str | None:
+        name = str(node.target)
+        module = self._graph_module.get_submodule(name)
+        norm = isinstance(module, (_BatchNorm, nn.SyncBatchNorm))
+        tensors = [*module.named_parameters(), *module.named_buffers()]
+        for what, values in tensors:
+            if self._check and values.is_floating_point():
+                _check_finite(name, what, as_float64(values))
+        if not tensors and not norm:
+            return "a matrix product outside a linear layer or convolution" if macs else None
+        if node not in self._from_input:
+            return "reads the network's own numbers alone: computed once, the same for every image"
+        return self._norm(node) if norm else _reason(module)
+
+
+_DIGITAL = "kept as a digital scale and shift"
+
+
+def _package(target: Any) -> str:
+    return str(getattr(target, "__module__", None) or "builtins").split(".")[0]
+
+
+def _holds_numbers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node that does not depend on the input is a tensor of real or complex numbers of the network."""
+    if node.op == "get_attr":
+        value = attribute(graph_module, str(node.target))
+        return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
+    return any(_holds_numbers(graph_module, read) for read in tensor_arguments(node))
+
 
 def _kind_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
     if node.op == "call_module":
@@ -354,11 +530,7 @@ def _kind_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
-def _reason(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
-    if isinstance(module, (_BatchNorm, nn.SyncBatchNorm)):
-        if module.running_var is None:
-            return "batch norm without running statistics depends on the batch"
-        return "batch norm that no matrix layer feeds alone; kept as a digital scale and shift"
+def _reason(module: nn.Module) -> str:
     if isinstance(module, nn.RNNBase):
         return "recurrent layer other than an LSTM or GRU without projection (proj_size)"
     if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
@@ -370,20 +542,3 @@ def _reason(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> s
     if isinstance(module, nn.MultiheadAttention):
         return "attention multiplies activations with each other"
     return "no crossbar mapping for this module"
-
-
-def _keep_module(
-    graph_module: fx.GraphModule, node: fx.Node, found: dict[str, _Found], kept: dict[str, Kept], check: bool
-) -> None:
-    """List a called module that has weights and was neither placed nor folded; check that they are finite."""
-    if node.op != "call_module" or str(node.target) in found:
-        return
-    name = str(node.target)
-    module = graph_module.get_submodule(name)
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    if not tensors and not isinstance(module, (_BatchNorm,)):
-        return
-    for what, values in tensors:
-        if check and values.is_floating_point():
-            _check_finite(name, what, as_float64(values))
-    kept.setdefault(name, Kept(name, type(module).__name__, _reason(graph_module, node, module)))
