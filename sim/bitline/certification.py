@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from bitline.crossbar.certificate import NetworkCertificate, certify_layers
-from bitline.crossbar.check import certified_hardware, check_certificate, parse_certificate
+from bitline.crossbar.check import certified_hardware, certified_shape, check_certificate, parse_certificate
 from bitline.errors import DataError
 from bitline.hardware import Hardware
 from bitline.input_files import read_bytes
 from bitline.network.conversion import matrix_layers
 from bitline.network.guard import RandomInputs
+from bitline.network.rederive import disagreements
 from bitline.preparation import chosen_hardware, load_network
 from bitline.pruning.constraints import ColumnProportional, project_layers
 from bitline.pruning.layers import prunable_layers
@@ -43,6 +44,9 @@ def certify_checkpoint(
     cp_rate : int, optional
         First project every layer but the first onto this column-proportional rate (one shot, no retraining): what the
         checkpoint's bits would be.
+    input_shape : tuple of int, optional
+        Shape of one input; by default what the checkpoint or its architecture says. It decides where a batch norm acts
+        and gives the multiply-accumulates; no values are run.
 
     Returns
     -------
@@ -54,10 +58,16 @@ def certify_checkpoint(
     if cp_rate is not None:
         constraint = ColumnProportional(rate=cp_rate, rows=hardware.read_rows)
         project_layers(prunable_layers(network.module), constraint)
-    random = RandomInputs(input_shape or network.input_shape, name)
-    found = matrix_layers(network.module, hardware, compare_on=random)
+    shape = input_shape or network.input_shape
+    found = matrix_layers(network.module, hardware, input_shape=shape, compare_on=RandomInputs(shape, name))
     certificate = certify_layers(found.layers, hardware)
-    certificate = replace(certificate, network=network.architecture, compared=found.compared, notes=network.assumptions)
+    certificate = replace(
+        certificate,
+        network=network.architecture,
+        coverage=found.coverage,
+        compared=found.compared,
+        notes=network.assumptions,
+    )
     return certificate, loaded.sha256
 
 
@@ -70,7 +80,8 @@ def check_certificate_file(
 ) -> tuple[int, bool, list[str]]:
     """Re-check a certificate file against a checkpoint with code of its own (:mod:`bitline.crossbar.check`).
 
-    Every byte of the file must be what the checkpoint gives with the hardware description in the file. ``-`` is
+    Every byte of the file must be what the checkpoint gives with the hardware description and for the shape of inputs
+    in the file, and the weights those that :mod:`bitline.network.rederive` sees the network itself use. ``-`` is
     standard input. The network is compared with the checkpoint's module first, as :func:`certify_checkpoint` does.
 
     Returns
@@ -88,10 +99,19 @@ def check_certificate_file(
     document = parse_certificate(content)
     hardware = certified_hardware(document)
     loaded, name, network = load_network(checkpoint, arch)
-    random = RandomInputs(input_shape or network.input_shape, name)
-    layers = matrix_layers(network.module, hardware, compare_on=random).layers
-    complaints = check_certificate(document, layers, checkpoint_sha256=loaded.sha256, content=content)
-    return len(layers), document.get("lossless") is True, complaints
+    shape = certified_shape(document)
+    random = RandomInputs(shape or input_shape or network.input_shape, name)
+    found = matrix_layers(network.module, hardware, input_shape=shape, compare_on=random)
+    complaints = check_certificate(
+        document,
+        found.layers,
+        checkpoint_sha256=loaded.sha256,
+        coverage=found.coverage.to_json(),
+        content=content,
+    )
+    if shape is not None:
+        complaints += disagreements(network.module, found.layers, hardware.weight_bits, shape)
+    return len(found.layers), document.get("lossless") is True, complaints
 
 
 def cp_table(

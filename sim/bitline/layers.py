@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,14 +109,27 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How much of a network is on crossbars; counts are of one image and None where the inputs' shape is not known."""
+    """How much of a network is on crossbars; counts are of one image and None where they are not known."""
 
+    input_shape: tuple[int, ...] | None
+    """Of one image, without the batch; None where not known."""
     on_crossbars: int | None
     """Multiply-accumulates of the matrix layers."""
     total: int | None
     """Those of the whole network: of weights with activations, and of activations with each other."""
     unfolded_norms: int
     """Batch norms that no matrix layer took in: their gains are not in the certified weights."""
+    elsewhere: tuple[tuple[str, str, int | None], ...]
+    """What holds or multiplies weights, or multiplies activations, and is not on crossbars: name, kind, MACs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The section ``coverage`` of certificates and reports."""
+        return {
+            "macs_on_crossbars": self.on_crossbars,
+            "macs_total": self.total,
+            "unfolded_norms": self.unfolded_norms,
+            "not_on_crossbars": [{"name": name, "kind": kind, "macs": macs} for name, kind, macs in self.elsewhere],
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

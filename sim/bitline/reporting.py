@@ -105,7 +105,10 @@ def report_of(
             "identical_to_integer": result.differing_images == 0,
             "differing_images": result.differing_images,
         },
-        "kept_in_torch": [{"name": kept.name, "kind": kept.kind, "reason": kept.reason} for kept in network.kept],
+        "coverage": network.coverage.to_json(),
+        "kept_in_torch": [
+            {"name": kept.name, "kind": kept.kind, "reason": kept.reason, "macs": kept.macs} for kept in network.kept
+        ],
         "calibration": [
             {
                 "name": record.layer,

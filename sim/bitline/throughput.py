@@ -22,7 +22,7 @@ from bitline.chip.timeline import timeline
 from bitline.chip_description import AdcLaw
 from bitline.errors import ConfigError, RangeError
 from bitline.hardware import AdcPolicy, Hardware, list_hardware, load_hardware
-from bitline.layers import Operation, OperationKind
+from bitline.layers import Coverage, Operation, OperationKind
 from bitline.report.schema import dump_json
 from bitline.report.throughput_schema import validate_throughput
 from bitline.report.throughput_text import throughput_csv, throughput_markdown
@@ -48,6 +48,7 @@ class _Subject:
     architecture: str
     input_shape: tuple[int, ...]
     graph: Sequence[Operation]
+    coverage: Coverage
     module: Any = None
     """torch's module where its weights are meant, None where only shapes are."""
     checkpoint: str | None = None
@@ -221,7 +222,7 @@ def _designs(
 def _subject(checkpoint: str | Path | None, arch: str | None, input_shape: tuple[int, ...] | None) -> _Subject:
     """Build the network: with its weights, or for its shapes alone."""
     from bitline.network.architectures import build_architecture
-    from bitline.network.dataflow import operations
+    from bitline.network.dataflow import account
     from bitline.network.guard import RandomInputs, check_network
     from bitline.preparation import load_network
 
@@ -239,12 +240,13 @@ def _subject(checkpoint: str | Path | None, arch: str | None, input_shape: tuple
         loaded, what = None, arch
     if shape is None:
         raise ConfigError(f"input: {what} does not say the shape of its inputs; give one with --input, as in 3x224x224")
-    graph = operations(network.module, tuple(shape))
+    graph, coverage = account(network.module, tuple(shape))
     check_network(network.module, RandomInputs(tuple(shape), what))
     return _Subject(
         architecture=network.architecture,
         input_shape=tuple(shape),
         graph=graph,
+        coverage=coverage,
         module=None if loaded is None else network.module,
         checkpoint=None if loaded is None else what,
         sha256=None if loaded is None else loaded.sha256,
@@ -256,7 +258,7 @@ def _certify(subject: _Subject, hw: Hardware) -> tuple[NetworkCertificate, Seque
     from bitline.crossbar.certificate import certify_layers
     from bitline.network.conversion import matrix_layers
 
-    layers = matrix_layers(subject.module, hw).layers
+    layers = matrix_layers(subject.module, hw, input_shape=subject.input_shape).layers
     return certify_layers(layers, hw), layers
 
 
@@ -511,6 +513,7 @@ def _network_facts(subject: _Subject) -> dict[str, Any]:
         "input_shape": list(subject.input_shape),
         "matrix_layers": len(matrix),
         "macs": sum(operation.macs for operation in matrix),
+        "coverage": subject.coverage.to_json(),
         "weights": "dense, no checkpoint given" if subject.checkpoint is None else subject.checkpoint,
     }
 

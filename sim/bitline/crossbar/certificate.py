@@ -28,7 +28,7 @@ from bitline.crossbar.adc import (
 from bitline.crossbar.encoding import check_weights, chosen_digits, encode
 from bitline.errors import RangeError, ShapeError
 from bitline.hardware import Digits, Encoding, Hardware, Readout
-from bitline.layers import LayerKind, MatrixLayer
+from bitline.layers import Coverage, LayerKind, MatrixLayer
 
 __all__ = [
     "CERTIFICATE_FORMAT",
@@ -262,6 +262,8 @@ class NetworkCertificate:
     """Inputs on which what was certified was compared with the checkpoint's module; None: it was not. In no file."""
     notes: tuple[str, ...] = ()
     """What was assumed of the network or done to its weights, a sentence each. In no file."""
+    coverage: Coverage | None = None
+    """How much of the network these layers are, where they are a network's."""
 
     @property
     def lossless(self) -> bool:
@@ -305,6 +307,10 @@ class NetworkCertificate:
             "hardware_sha256": self.hardware.sha256(),
             "lossless": self.lossless,
             "adc_bits": {"equation": self.equation, "paper": self.paper, "weight_aware": self.bits},
+            "input_shape": None
+            if self.coverage is None or self.coverage.input_shape is None
+            else list(self.coverage.input_shape),
+            "coverage": None if self.coverage is None else self.coverage.to_json(),
             "layers": [layer.to_json(kind) for layer, kind in zip(self.layers, self.kinds, strict=True)],
         }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,14 @@ from bitline.errors import BitlineError, ConfigError
 from bitline.hardware import Hardware
 from bitline.layers import MatrixLayer
 
-__all__ = ["canonical_bytes", "certified_hardware", "check_certificate", "derive_certificate", "parse_certificate"]
+__all__ = [
+    "canonical_bytes",
+    "certified_hardware",
+    "certified_shape",
+    "check_certificate",
+    "derive_certificate",
+    "parse_certificate",
+]
 
 _FORMAT = "bitline-certificate-2"
 _CLAIM = "a layer marked lossless saturates for no code vector at its matrix; a refuted one does for its witness"
@@ -88,6 +96,7 @@ def check_certificate(
     layers: Sequence[MatrixLayer],
     *,
     checkpoint_sha256: str | None = None,
+    coverage: dict[str, Any] | None = None,
     content: bytes | None = None,
 ) -> list[str]:
     """Compare a certificate with the one that the weights give.
@@ -100,6 +109,8 @@ def check_certificate(
         The network's layers, loaded with the hardware the certificate names (:func:`certified_hardware`).
     checkpoint_sha256 : str, optional
         Hash of the checkpoint; what the document says is taken where there is none.
+    coverage : dict, optional
+        How much of the network is on crossbars, as the file should say; what it says is taken where there is none.
     content : bytes, optional
         The file's bytes, to be compared too.
 
@@ -115,11 +126,12 @@ def check_certificate(
     """
     hw = certified_hardware(document)
     sha256 = document.get("checkpoint_sha256") if checkpoint_sha256 is None else checkpoint_sha256
+    stated = document.get("coverage") if coverage is None else coverage
     try:
         digits = _listed_digits(document, layers, hw)
     except _NotDigits as error:
         return [str(error)]
-    expected = derive_certificate(layers, hw, sha256, digits)
+    expected = derive_certificate(layers, hw, sha256, digits, input_shape=certified_shape(document), coverage=stated)
     complaints = list(_differences(document, expected, ""))
     if content is not None and not complaints:
         wanted = canonical_bytes(expected)
@@ -130,11 +142,31 @@ def check_certificate(
     return complaints
 
 
+def certified_shape(document: Any) -> tuple[int, ...] | None:
+    """The shape of an input that a certificate's weights and counts are for; None where it states none.
+
+    Raises
+    ------
+    ConfigError
+        The document states something else.
+    """
+    shape = document.get("input_shape") if isinstance(document, dict) else None
+    if shape is None:
+        return None
+    numbers = isinstance(shape, list) and all(type(size) is int and 1 <= size <= 1 << 20 for size in shape)
+    if not numbers or len(shape) > 8 or math.prod(shape) > 1 << 26:
+        raise ConfigError(f"certificate: input_shape: expected the sizes of one input, found {_short(shape)}")
+    return tuple(shape)
+
+
 def derive_certificate(
     layers: Sequence[MatrixLayer],
     hw: Hardware,
     checkpoint_sha256: str | None,
     digits: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    coverage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The certificate of these weights, derived without the prover.
 
@@ -142,6 +174,8 @@ def derive_certificate(
     ----------
     digits : sequence of ndarray [shape=(S, G, K, N), int64], optional
         Signed digits that the cells hold, one array a layer; by default those of the magnitudes.
+    input_shape, coverage : optional
+        What the file states of the network: a premise, and what the caller derived again.
     """
     chosen: Sequence[NDArray[np.int64] | None] = [None] * len(layers) if digits is None else digits
     sums = [_measure(layer, hw, mine) for layer, mine in zip(layers, chosen, strict=True)]
@@ -164,6 +198,8 @@ def derive_certificate(
             "paper": max(papers, default=None),
             "weight_aware": max((count["weight_aware"] for count in counts), default=0),
         },
+        "input_shape": None if input_shape is None else list(input_shape),
+        "coverage": coverage,
         "layers": entries,
     }
 

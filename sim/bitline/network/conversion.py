@@ -214,7 +214,7 @@ class CrossbarNetwork(nn.Module):
             )
         certificate = certificate or certify_layers(self.layers, hw)
         self.set_adc(hw, certificate.adc)
-        self.certificate = certificate
+        self.certificate = replace(certificate, coverage=self.coverage)
 
     def set_adc(self, hw: Hardware, adc: Sequence[AdcBits]) -> None:
         """Put the same codes on crossbars with these resolutions, one per layer; counters are reset."""
@@ -454,7 +454,7 @@ def convert(
             )
         )
         step()
-    certificate = certificate or certify_layers(layers, hw)
+    certificate = replace(certificate or certify_layers(layers, hw), coverage=placement.coverage())
     runners = []
     for layer, adc in zip(layers, certificate.adc, strict=True):
         runners.append(MatrixRunner(layer, hw, adc))

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bitline.errors import ConversionError
-from bitline.layers import Gates, LayerKind, Operation, OperationKind, Window
+from bitline.layers import Coverage, Gates, LayerKind, Operation, OperationKind, Window
 from bitline.network.graph import argument, constant, single_input, tensor_arguments, trace
 from bitline.network.placement import FloatMatrix, Placement, Site, place
 from bitline.network.recurrent import Recurrence, both_directions
 from bitline.network.shapes import Shape
 
-__all__ = ["operations", "positions"]
+__all__ = ["account", "operations", "positions"]
 
 
 def positions(placement: Placement) -> dict[str, int]:
@@ -100,7 +100,13 @@ def operations(module: nn.Module, input_shape: tuple[int, ...]) -> list[Operatio
     ConversionError
         The network cannot be traced, or does not run on an image of that shape.
     """
-    return _Flow(place(trace(module), values=False, input_shape=tuple(input_shape))).build()
+    return account(module, input_shape)[0]
+
+
+def account(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[list[Operation], Coverage]:
+    """As :func:`operations`, with how much of the network crossbars hold."""
+    placement = place(trace(module), values=False, input_shape=tuple(input_shape))
+    return _Flow(placement).build(), placement.coverage()
 
 
 class _Flow:

@@ -94,17 +94,21 @@ class Placement:
 
     def coverage(self) -> Coverage:
         """How much of the network's multiply-accumulates crossbars do."""
-        norms = sum(entry.reason.startswith(BATCH_NORM) for entry in self.kept)
-        if self.runs is None:
-            return Coverage(on_crossbars=None, total=None, unfolded_norms=norms)
-        counts = [self.vectors(matrix, site) for _, matrix, site in self.sites()]
-        sizes = [matrix.weight.size for _, matrix, _ in self.sites()]
-        placed = None
-        if None not in counts:
-            placed = sum((count or 0) * size for count, size in zip(counts, sizes, strict=True))
-        rest = [entry.macs for entry in self.kept]
-        total = None if placed is None or None in rest else placed + sum(macs or 0 for macs in rest)
-        return Coverage(on_crossbars=placed, total=total, unfolded_norms=norms)
+        placed = total = None
+        if self.runs is not None:
+            counts = [(self.vectors(matrix, site), matrix.weight.size) for _, matrix, site in self.sites()]
+            if all(count is not None for count, _ in counts):
+                placed = sum((count or 0) * size for count, size in counts)
+            rest = [entry.macs for entry in self.kept]
+            if placed is not None and None not in rest:
+                total = placed + sum(macs or 0 for macs in rest)
+        return Coverage(
+            input_shape=None if self.runs is None else self.runs.input_shape,
+            on_crossbars=placed,
+            total=total,
+            unfolded_norms=sum(entry.reason.startswith(BATCH_NORM) for entry in self.kept),
+            elsewhere=tuple((entry.name, entry.kind, entry.macs) for entry in self.kept),
+        )
 
     def sites(self) -> Iterator[tuple[int, FloatMatrix, Site]]:
         """Every call of every matrix layer, with the layer's index."""

@@ -1,7 +1,7 @@
 """The weights of a network's layers again, from watching the user's own module run: for the re-check of a certificate.
 
-Nothing of the prover is used: no traced graph, no folding, no rule about dimensions. The module runs in float64 on random
-inputs while every call of torch is watched. Where a layer's output is read once, by a batch norm with fixed statistics,
+Nothing of the prover is used: no traced graph, no folding, no rule about dimensions. The module runs in float64 on
+random inputs while every call of torch is watched. Where a layer's output is read once, by a batch norm with fixed statistics,
 the norm is applied to zeros and to ones in its place: that gives its gain and shift at every number of the output. The
 layer itself is run with zero weights and the bias 0, 1, 2, ...: that gives the output each number belongs to. If the
 gain and shift are the same wherever the output is the same, the two are one matrix product, and its weights are these.
@@ -45,6 +45,8 @@ class _Call:
     output: torch.Tensor
     readers: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
     where: str
+    owned: bool
+    """Whether the module at ``where`` is the layer and not a function's caller."""
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -66,7 +68,18 @@ class _Watch(TorchFunctionMode):
         self.stacks: list[tuple[torch.Tensor, ...]] = []
         """Flat weights of recurrent layers, in the order of their calls."""
         self.path: list[str] = []
+        self.modules: list[nn.Module] = []
         self._of: dict[int, _Call] = {}
+
+    def enter(self, name: str, module: nn.Module) -> None:
+        """A module's forward begins."""
+        self.path.append(name)
+        self.modules.append(module)
+
+    def leave(self) -> None:
+        """It has ended."""
+        self.path.pop()
+        self.modules.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -80,7 +93,8 @@ class _Watch(TorchFunctionMode):
             weight = keywords["weight"] if "weight" in keywords else args[1]
             groups = keywords.get("groups", args[6] if len(args) > 6 else 1)
             where = self.path[-1] if self.path else ""
-            call = _Call(func, weight, tuple(args), dict(keywords), groups, result, [], where)
+            owned = bool(self.modules) and getattr(self.modules[-1], "weight", None) is weight
+            call = _Call(func, weight, tuple(args), dict(keywords), groups, result, [], where, owned)
             self.calls.append(call)  # with its output, whose identity stays its own
             self._of[id(result)] = call
         elif func in _RECURRENT:
@@ -93,8 +107,8 @@ def _watched(module: nn.Module, input_shape: Sequence[int], seed: int) -> _Watch
     twin = copy.deepcopy(module).cpu().eval().double()
     watch = _Watch()
     for name, part in twin.named_modules():
-        part.register_forward_pre_hook(lambda _module, _inputs, name=name: watch.path.append(name))
-        part.register_forward_hook(lambda _module, _inputs, _output: watch.path.pop() and None)
+        part.register_forward_pre_hook(lambda module, _, name=name: watch.enter(name, module), prepend=True)
+        part.register_forward_hook(lambda *_: watch.leave())
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand((2, *input_shape), generator=generator, dtype=torch.float64)
     with torch.no_grad(), watch:
@@ -141,7 +155,7 @@ def _norm_of(call: _Call) -> tuple[NDArray[np.float64], NDArray[np.float64]] | N
     for values in (gain, shift):
         each = torch.zeros(outputs, dtype=values.dtype)
         each[owner.reshape(-1)] = values.reshape(-1)
-        if not torch.equal(each[owner], values):
+        if not torch.allclose(each[owner], values, rtol=1e-9, atol=1e-12 * float(values.abs().max())):
             return None
         found.append(np.asarray(each.numpy()))
     return found[0], found[1]
@@ -211,7 +225,8 @@ def disagreements(
             alike = first is not None and all(gain is not None and np.array_equal(gain, first) for gain in gains)
             matrix = _matrix(same[0].weight, same[0].groups, first if alike else None)
             others.append(matrix)
-            named.setdefault(same[0].where, matrix)
+            if same[0].owned:
+                named.setdefault(same[0].where, matrix)
     complaints = []
     for layer in layers:
         if layer.name in named:

@@ -45,7 +45,7 @@ def markdown_report(report: Mapping[str, Any], figures: Sequence[str] = ()) -> s
     if report["calibration"]:
         parts.append("## Calibration\n\n" + _records(report["calibration"], ("name", "calibrator", "error", "measure")))
     if report["kept_in_torch"]:
-        parts.append("## Kept in torch\n\n" + _records(report["kept_in_torch"], ("name", "kind", "reason")))
+        parts.append("## Kept in torch\n\n" + _records(report["kept_in_torch"], ("name", "kind", "reason", "macs")))
     for path in figures:
         stem = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         caption = CAPTIONS.get(stem, stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bitline.report.coverage import coverage_lines
 from bitline.report.tables import Table, plain_table
 
 __all__ = ["certificate_text", "cp_table_text"]
@@ -49,6 +50,7 @@ def certificate_text(
         ),
         f"Hardware {hw['name']}: {hw['rows']} rows{turns}, {hw['cell_bits']}-bit cells, "
         f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
+        *(f"{line[0].upper()}{line[1:]}." for line in coverage_lines(document.get("coverage"))),
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
         *(f"Note: {note}." for note in notes),
         "",

@@ -310,6 +310,25 @@ class KeptInTorch(Section):
     name: str
     kind: str
     reason: str = ""
+    macs: Count | None = None
+    """Multiply-accumulates of one image; None where not known."""
+
+
+class NotOnCrossbars(Section):
+    """What multiplies elsewhere."""
+
+    name: str
+    kind: str
+    macs: Count | None
+
+
+class Coverage(Section):
+    """How much of the network is on crossbars; counts are of one image."""
+
+    macs_on_crossbars: Count | None
+    macs_total: Count | None
+    unfolded_norms: Count
+    not_on_crossbars: list[NotOnCrossbars]
 
 
 class Calibration(Section):
@@ -421,6 +440,7 @@ class Report(Section):
     normalised: Normalised | None = None
     comparison: list[ComparisonColumn] = []
     adc_sweep: list[AdcPoint] = []
+    coverage: Coverage | None = None
     kept_in_torch: list[KeptInTorch] = []
     calibration: list[Calibration] = []
     histograms: list[Histogram] = []

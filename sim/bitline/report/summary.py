@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitline.printable import shorten
+from bitline.report.coverage import coverage_lines
 from bitline.report.price_text import efficiency_text, energy_text, normalised_text, price_text
 from bitline.report.schema import after_first, nonzero_share, total
 from bitline.report.tables import number, paper_lossless, percent
@@ -71,6 +72,7 @@ def summary_lines(report: _Report) -> list[tuple[str, str]]:
         lines.append(("efficiency", efficiency_text(report)))
         if report["normalised"]:
             lines.append(("normalised", normalised_text(report["normalised"])))
+    lines += [("coverage", line) for line in coverage_lines(report["coverage"])]
     if report["kept_in_torch"]:
         lines.append(("in torch", _kept(report["kept_in_torch"])))
     return lines + [("note", note) for note in report["notes"]]

@@ -18,6 +18,7 @@ from bitline.report.schema import (
     Breakdown,
     CertificateSummary,
     Count,
+    Coverage,
     Fraction,
     HardwareFacts,
     Normalised,
@@ -161,6 +162,8 @@ class NetworkFacts(Section):
     input_shape: list[int]
     matrix_layers: Count
     macs: Count
+    """Multiply-accumulates of one image on crossbars."""
+    coverage: Coverage | None = None
     weights: str
     """Where the weights' zeros come from: the checkpoint, or dense for want of one."""
 

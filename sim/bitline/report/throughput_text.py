@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bitline.printable import clean, shorten
+from bitline.report.coverage import coverage_lines
 from bitline.report.markdown import escape, escaped, markdown_table
 from bitline.report.price_text import efficiency_text, energy_text, normalised_text, off_tile, on_tiles, price_text
 from bitline.report.tables import Table, number, plain_table
@@ -207,6 +208,7 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
             f"{network['architecture']} at {shape}: {network['matrix_layers']} matrix layers, "
             f"{network['macs'] / 1e9:.4g} GMACs an image; weights: {network['weights']}",
         ),
+        *(("coverage", line) for line in coverage_lines(network.get("coverage"))),
         ("bottleneck", design["bottleneck"]),
         (
             "speed",
