@@ -247,7 +247,8 @@ def trace(module: nn.Module) -> fx.GraphModule:
     except Exception as error:  # the network's own code runs here: anything may come out of it
         raise ConversionError(
             f"network {name}: torch.fx cannot trace its forward ({first_line(error)}); "
-            "move data-dependent control flow out of it, or into a function marked with torch.fx.wrap"
+            "move data-dependent control flow out of it; what a function marked with torch.fx.wrap multiplies is not "
+            "placed on crossbars, only listed"
         ) from None
     if not torch.equal(before, torch.random.get_rng_state()):
         where = tracer.random_module or f"network {name}"

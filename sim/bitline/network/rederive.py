@@ -1,10 +1,11 @@
 """The weights of a network's layers again, from watching the user's own module run: for the re-check of a certificate.
 
 Nothing of the prover is used: no traced graph, no folding, no rule about dimensions. The module runs in float64 on
-random inputs while every call of torch is watched. Where a layer's output is read once, by a batch norm with fixed statistics,
-the norm is applied to zeros and to ones in its place: that gives its gain and shift at every number of the output. The
-layer itself is run with zero weights and the bias 0, 1, 2, ...: that gives the output each number belongs to. If the
-gain and shift are the same wherever the output is the same, the two are one matrix product, and its weights are these.
+random inputs while every call of torch is watched. Where a layer's output is read once, by a batch norm with fixed
+statistics, the norm is applied to zeros and to ones in its place: that gives its gain and shift at every number of the
+output. The layer itself is run with zero weights and the bias 0, 1, 2, ...: that gives the output each number belongs
+to. If the gain and shift are the same wherever the output is the same, the two are one matrix product, and its weights
+are these.
 """
 
 from __future__ import annotations
@@ -171,12 +172,13 @@ def _matrix(weight: torch.Tensor, groups: int, gain: NDArray[np.float64] | None)
 
 
 def _holds(layer: MatrixLayer, matrix: NDArray[np.float64], weight_bits: int) -> bool:
-    """Whether a layer's codes are those of a real matrix: symmetric, one scale an output, nearest code."""
+    """Whether a layer's codes and scales are those of a real matrix: symmetric, one scale an output, nearest code."""
     if layer.codes.shape != matrix.shape:
         return False
     largest = np.abs(matrix).max(axis=1, keepdims=True)
     step = np.where(largest == 0, 1.0, largest / (2 ** (weight_bits - 1) - 1))
-    return bool((np.abs(matrix / step - layer.codes) <= 0.5 + _CLOSE).all())
+    scales = np.abs(layer.weight_scale[:, None, :] - step) <= _CLOSE * step
+    return bool((scales | (largest == 0)).all() and (np.abs(matrix / step - layer.codes) <= 0.5 + _CLOSE).all())
 
 
 def disagreements(
