@@ -110,7 +110,7 @@ def check_certificate(
     checkpoint_sha256 : str, optional
         Hash of the checkpoint; what the document says is taken where there is none.
     coverage : dict, optional
-        How much of the network is on crossbars, as the file should say; what it says is taken where there is none.
+        How much of the network is on crossbars, as the file should say; None where the layers are not a network's.
     content : bytes, optional
         The file's bytes, to be compared too.
 
@@ -126,12 +126,12 @@ def check_certificate(
     """
     hw = certified_hardware(document)
     sha256 = document.get("checkpoint_sha256") if checkpoint_sha256 is None else checkpoint_sha256
-    stated = document.get("coverage") if coverage is None else coverage
     try:
         digits = _listed_digits(document, layers, hw)
     except _NotDigits as error:
         return [str(error)]
-    expected = derive_certificate(layers, hw, sha256, digits, input_shape=certified_shape(document), coverage=stated)
+    shape = None if coverage is None else certified_shape(document)
+    expected = derive_certificate(layers, hw, sha256, digits, input_shape=shape, coverage=coverage)
     complaints = list(_differences(document, expected, ""))
     if content is not None and not complaints:
         wanted = canonical_bytes(expected)
@@ -154,7 +154,7 @@ def certified_shape(document: Any) -> tuple[int, ...] | None:
     if shape is None:
         return None
     numbers = isinstance(shape, list) and all(type(size) is int and 1 <= size <= 1 << 20 for size in shape)
-    if not numbers or len(shape) > 8 or math.prod(shape) > 1 << 26:
+    if not numbers or not 1 <= len(shape) <= 8 or math.prod(shape) > 1 << 26:
         raise ConfigError(f"certificate: input_shape: expected the sizes of one input, found {_short(shape)}")
     return tuple(shape)
 

@@ -249,6 +249,8 @@ def trace(module: nn.Module) -> fx.GraphModule:
             f"network {name}: torch.fx cannot trace its forward ({first_line(error)}); "
             "move data-dependent control flow out of it; what a function marked with torch.fx.wrap multiplies is not "
             "placed on crossbars, only listed"
+            "move data-dependent control flow out of it; what a function marked with torch.fx.wrap multiplies is not "
+            "placed on crossbars, only listed"
         ) from None
     if not torch.equal(before, torch.random.get_rng_state()):
         where = tracer.random_module or f"network {name}"
