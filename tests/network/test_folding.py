@@ -70,7 +70,7 @@ def to_a_norm_and_more(self, x):
 
 
 def in_two_shapes(self, x):  # (N, 4, 4): once (N, 4) after a sum, where the norm acts on outputs, once (N, 4, 4)
-    return self.norm(self.fc(x.sum(1))).sum() + self.norm(self.fc(x))
+    return self.norm(self.fc(x.sum(1))).unsqueeze(1) + self.norm(self.fc(x))
 
 
 def n1(size=4, **options):
@@ -151,8 +151,7 @@ def test_networks_with_norms_folded_or_digital_run(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["mlp", "lstm_mnist", "mlperftiny_resnet8", "mlperftiny_dscnn", "mobilenet_v1_025_128", "mobilenet_v2_cifar",
-     "resnet20", "resnet20_b", "resnet20_distiller", "resnet18_cifar_fc", "squeezenet1_1", "vgg11_bn_cifar"],
+    ["mlp", "lstm_mnist", "mlperftiny_resnet8", "mlperftiny_dscnn", "mobilenet_v1_025_128", "resnet20"],
 )  # fmt: skip
 def test_folded_weights_of_the_shipped_definitions(name):
     network = build_architecture(name)
@@ -211,7 +210,7 @@ def networks(draw):
     return Net(forward, **parts), shape
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(networks(), st.integers(0, 99))
 def test_random_networks_fold_what_running_them_gives(network, seed):
     module, shape = network

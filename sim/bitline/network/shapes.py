@@ -137,9 +137,15 @@ def _added_matrix_vector(_: Shape, matrix: Shape, *__: Any, **___: Any) -> int:
     return 2 * math.prod(matrix)
 
 
-def _trilinear(first: Shape, second: Shape, third: Shape, *_: Any, **__: Any) -> int:
-    """As ``torch.nn.Bilinear`` uses it: (n, 1, a, 1), (1, out, a, b), (n, 1, 1, b), summed over a and b."""
-    return 2 * math.prod(max(sizes) for sizes in zip(first, second, third, strict=True))
+def _trilinear(first: Shape, second: Shape, third: Shape, *added: Any, **__: Any) -> int:
+    """A product of three, each with new dimensions of size 1, as ``torch.nn.Bilinear`` uses it."""
+    sizes = []
+    for shape, dimensions in zip((first, second, third), added, strict=False):
+        wide = list(shape)
+        for dimension in sorted(dimensions):
+            wide.insert(dimension, 1)
+        sizes.append(wide)
+    return 2 * math.prod(max(along) for along in zip(*sizes, strict=True))
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
