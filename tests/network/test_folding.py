@@ -15,6 +15,7 @@ from torch import nn
 
 from bitline.certification import certify_checkpoint, check_certificate_file
 from bitline.crossbar.certificate import certify_layers
+from bitline.errors import ConversionError
 from bitline.hardware import load_hardware
 from bitline.network import norms, placement
 from bitline.network.architectures import build_architecture
@@ -313,13 +314,10 @@ def test_the_certificate_of_a_norm_on_another_axis_is_of_the_layers_own_weights(
     path = sequence.parent / "certificate.json"
     path.write_text(dump_json(certificate.to_json(sha256)))
     assert check_certificate_file(path, sequence, arch="sequence_net:Sequence") == (1, True, [])
-    if shape is not None:  # the re-check does not go along with a prover that is wrong
+    if shape is not None:  # a prover that is wrong does not get past the comparison with the module either
         monkeypatch.setattr(norms.Ranks, "acts_on_outputs", always)
-        wrong, _ = certify_checkpoint(sequence, arch="sequence_net:Sequence", input_shape=shape)
-        assert (wrong.layers[0].nonzeros_max, wrong.bits) == (1, 2)
-        path.write_text(dump_json(wrong.to_json(sha256)))
-        (complaint,) = check_certificate_file(path, sequence, arch="sequence_net:Sequence")[2]
-        assert "layer fc" in complaint
+        with pytest.raises(ConversionError, match="norm"):
+            certify_checkpoint(sequence, arch="sequence_net:Sequence", input_shape=shape)
 
 
 def test_a_linear_layer_before_a_norm_of_positions_runs():

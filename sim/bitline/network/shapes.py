@@ -139,7 +139,7 @@ def _added_matrix_vector(_: Shape, matrix: Shape, *__: Any, **___: Any) -> int:
 
 def _trilinear(first: Shape, second: Shape, third: Shape, *added: Any, **__: Any) -> int:
     """A product of three, each with new dimensions of size 1, as ``torch.nn.Bilinear`` uses it."""
-    sizes = []
+    sizes: list[list[int]] = []
     for shape, dimensions in zip((first, second, third), added, strict=False):
         wide = list(shape)
         for dimension in sorted(dimensions):
