@@ -145,11 +145,11 @@ def _trilinear(first: Shape, second: Shape, third: Shape, *added: Any, **__: Any
         for dimension in sorted(dimensions):
             wide.insert(dimension, 1)
         sizes.append(wide)
-    return 2 * math.prod(max(along) for along in zip(*sizes, strict=True))
+    return int(2 * math.prod(max(along) for along in zip(*sizes, strict=True)))
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return int(2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
 _FORMULAS: dict[Any, Callable[..., int]] = {
