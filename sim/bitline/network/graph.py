@@ -231,7 +231,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
         The forward cannot be traced, takes other than one tensor, or does what a graph cannot carry
         (:mod:`bitline.network.traps`).
     """
-    if (special := special_tensor(module)) is not None:
+    if isinstance(module, nn.Module) and (special := special_tensor(module)) is not None:
         raise ConversionError(f"network {type(module).__name__}: {special}")
     twin = private_copy(module)
     name = type(twin).__name__
