@@ -152,7 +152,7 @@ def test_networks_with_norms_folded_or_digital_run(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["mlp", "lstm_mnist", "mlperftiny_resnet8", "mlperftiny_dscnn", "mobilenet_v1_025_128", "resnet20"],
+    ["mlp", "lstm_mnist", "mlperftiny_resnet8", "mlperftiny_dscnn", "resnet20"],
 )  # fmt: skip
 def test_folded_weights_of_the_shipped_definitions(name):
     network = build_architecture(name)
