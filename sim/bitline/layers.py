@@ -95,6 +95,8 @@ class Operation:
     """Columns, that is outputs, of one group's weight matrix (matrix operations only)."""
     gates: Gates | None = None
     """Of a recurrent matrix operation, whose position ``t`` reads what its position ``t - 1`` gave."""
+    signed_inputs: bool = False
+    """Whether a matrix operation's crossbars take two's complement codes: any of the layer's calls reads negatives."""
 
     @property
     def positions(self) -> int:

@@ -26,7 +26,7 @@ def simulate_cycles(stages: list[Stage], images: int, period: int, limit: int = 
     """Run the pipeline cycle by cycle.
 
     Returns the start of every position of every stage and image, the idle lane-cycles of every stage, and the most
-    rows every (stage, input) pair held at once for the first image.
+    rows every (stage, input) pair held at once.
     """
     starts = [[[None] * stage.positions for _ in range(images)] for stage in stages]
     lane_free = [[0] * stage.lanes for stage in stages]
@@ -81,15 +81,17 @@ def held_rows(stages: list[Stage], starts: list, cycles: int) -> dict[tuple[int,
     for i, stage in enumerate(stages):
         for slot, wait in enumerate(stage.waits):
             source = stages[wait.stage]
-            if wait.window is None:
-                most[i, slot] = source.height
-                continue
             spans = []
-            for row in range(source.height):
-                written = starts[wait.stage][0][row * source.width] + source.depth
-                # every output row whose window starts at or above this row may still read it
-                readers = [y for y in range(stage.height) if y * wait.window.stride[0] - wait.window.padding[2] <= row]
-                last = max(starts[i][0][y * stage.width + stage.width - 1] for y in readers) if readers else -1
-                spans.append((written, last))
+            for image in range(len(starts[i])):
+                for row in range(source.height):
+                    written = starts[wait.stage][image][row * source.width] + source.depth
+                    if wait.window is None:  # read until the last output position of the image starts
+                        last = starts[i][image][-1]
+                    else:
+                        # every output row whose window starts at or above this row may still read it
+                        window = wait.window
+                        readers = [y for y in range(stage.height) if y * window.stride[0] - window.padding[2] <= row]
+                        last = max(starts[i][image][y * stage.width + stage.width - 1] for y in readers)
+                    spans.append((written, last))
             most[i, slot] = max(sum(written <= t <= last for written, last in spans) for t in range(cycles + 1))
     return most

@@ -222,8 +222,8 @@ def test_what_does_not_fit_together_is_refused(changed, message):
 
 
 def test_a_bus_alone_bounds_what_goes_through_it():
-    """128 inputs of 8 bits through 1 bit a ns take 1024 ns, 11 of the 100-ns cycles; nothing else is a bound."""
+    """128 inputs of 8 bits through 1 bit a ns take 1024 ns, 10.24 cycles of 100 ns; nothing else is a bound."""
     timing = {"bus_bits": {"value": 1, **SAID}, "digital_clock_ghz": {"value": 1.0, **SAID}}
     hw = macro({f"chip.timing.{name}": value for name, value in timing.items()})
-    assert clock_of(hw, 8).bus_bits == 100
-    assert estimate(linear(128, 10), hw).totals.interval_cycles == 11
+    assert clock_of(hw, 8).bus_gbps == 1
+    assert estimate(linear(128, 10), hw).totals.interval_cycles == 10.24

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitline.chip import LayerActivity, estimate, peak
-from bitline.chip.mapping import map_layers
+from bitline.chip.mapping import map_layers, place
 from bitline.chip.pipeline import schedule
 from bitline.chip.timeline import timeline
-from bitline.chip.timing import clock_of, matrix_timing
+from bitline.chip.timing import clock_of, homes_of, matrix_timing
 from bitline.errors import RangeError, ShapeError
 from bitline.hardware import load_hardware
 from bitline.layers import LayerKind, MatrixLayer, OperationKind
@@ -68,9 +68,10 @@ def test_parts_sum_to_totals(name, hw, how, bits, law):
     assert area == pytest.approx(performance["area_mm2"], rel=1e-9)
     assert unused >= 0
     # units: mW x ns = pJ; cycles x ns; images by time
-    seconds = totals.interval_cycles * totals.cycle_ns * 1e-9
+    seconds = report.schedule.period * 1e-12
+    assert totals.interval_cycles * totals.cycle_ns * 1e-9 == pytest.approx(seconds, rel=1e-4)
     assert performance["images_per_s"] == pytest.approx(1 / seconds)
-    assert performance["latency_us"] == pytest.approx(totals.cycles * totals.cycle_ns / 1e3)
+    assert totals.cycles - 1 < performance["latency_us"] * 1e3 / totals.cycle_ns <= totals.cycles
     static_uj = besides[0] / 1e3 * seconds * 1e6
     assert static_uj + sum(layer.energy_uj for layer in report.layers) == pytest.approx(
         performance["energy_uj_per_image"], rel=1e-9
@@ -79,7 +80,7 @@ def test_parts_sum_to_totals(name, hw, how, bits, law):
     assert performance["average_power_w"] <= performance["power_w"] * (1 + 1e-9)
     assert performance["gops_per_w"] == pytest.approx(2 * sum(op.macs for op in operations) / seconds / 1e9 / power)
     assert all(0 < layer.occupancy <= 1 for layer in report.layers)
-    assert max(s.busy_cycles for s in report.schedule.stages) == totals.interval_cycles
+    assert max(s.busy for s in report.schedule.stages) == report.schedule.period
     assert all(0 < layer.cell_utilisation <= 1 for layer in report.layers)
     assert json.loads(json.dumps(data)) == data
 
@@ -89,7 +90,9 @@ def test_parts_sum_to_totals(name, hw, how, bits, law):
 def test_cycles_of_several_images_are_what_the_scheduler_gives(name, how):
     for images in (5, 20):
         report = estimate(NETWORKS[name], EIGHT, replication=how, images=images)
-        assert report.totals.cycles == schedule(report.schedule.stages, images=images).total_cycles
+        done = schedule(report.schedule.stages, images=images).total
+        # of 100 ns; from the ninth image on every one is taken to need the same
+        assert report.totals.cycles == pytest.approx(-(-done // 100_000), rel=1e-3 if images > 8 else 0)
 
 
 def test_a_single_layer_priced_by_hand():
@@ -260,6 +263,19 @@ def test_buffers_can_ask_for_more_tiles():
     assert report.totals.crossbars == normal.totals.crossbars
 
 
+def test_buffers_hold_what_the_next_images_bring():
+    """A fast network in a tile's worth of copies: the rows of the second image come before the first one's are done."""
+    hw = load_hardware("tinyadc")
+    report = estimate(NETWORKS["resnet18_cifar"], hw, replication="fastest")
+    first = schedule(report.schedule.stages)
+    fourth, twelfth = (schedule(report.schedule.stages, images=n) for n in (4, 12))
+    held = []
+    for run in (first, fourth, twelfth):
+        rows = [run.buffered_rows(index, wait) for index, stage in enumerate(run.stages) for wait in stage.waits]
+        held.append(sum(rows))
+    assert held[0] < held[1] == held[2]
+
+
 def test_residual_branches_are_buffered():
     report = estimate(NETWORKS["resnet18_cifar"], EIGHT, replication="smallest")
     skip = next(u for u in report.buffers if (u.reader, u.source) == ("layer1.0.add", "conv1"))
@@ -290,8 +306,15 @@ def test_hand_calculation_of_the_documentation():
     assert (layer.rows, report.totals.cycle_ns) == (576, 100)
     mapping = map_layers(NETWORKS["resnet18"], ISAAC)[5]
     assert mapping.name == "layer2.0.conv1"
-    timing = matrix_timing(mapping, ISAAC, clock_of(ISAAC, 8))
-    assert (timing.compute, timing.edram, timing.bus, timing.router) == (16, 1, 1, 2)
+    # 30 IMAs lie before it: it takes IMAs 6 to 10 of the third tile, all 12 of which are in use
+    homes = homes_of(place(map_layers(NETWORKS["resnet18"], ISAAC), [1] * 21, ISAAC), ISAAC)[5]
+    assert homes.tiles == ((1, 5, 12),)
+    timing = matrix_timing(mapping, ISAAC, clock_of(ISAAC, 8), homes)
+    # 5 of 12 IMAs have 128 bits a ns of the port, 192 of the bus, 16 of the router
+    assert timing.compute == 1_600_000
+    assert timing.edram == pytest.approx((576 + 128) * 16 / 128 * 1e3, abs=1)
+    assert timing.bus == pytest.approx(576 * 16 / 192 * 1e3, abs=1)
+    assert timing.router == pytest.approx(128 * 16 / 16 * 1e3, abs=1)
     assert layer.interval_set_by == "compute"
     # 16 input cycles of 100 ns; 28 x 28 positions: 12544 cycles, 1.2544 ms an image
     assert layer.interval_cycles == 16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import chip_networks
 import numpy as np
 import pytest
@@ -94,6 +96,11 @@ def test_signed_inputs_take_two_passes_only_with_several_bits_a_cycle():
     layer = _layer(np.ones((1, 4, 4)), signed=True)
     assert weight_facts(layer, TINYADC).passes == 1
     assert weight_facts(layer, TINYADC.replace(dac_bits=2)).passes == 2
+    # without weights the operation says it
+    for signed, passes in ((False, 1), (True, 2)):
+        operation = replace(_operation(4, 4), signed_inputs=signed)
+        assert map_layer(operation, TINYADC.replace(dac_bits=2)).input_passes == passes
+        assert map_layer(operation, TINYADC).input_passes == 1
 
 
 def test_rows_switched_on_in_turns():

@@ -29,8 +29,8 @@ def test_one_convolution_by_hand():
     assert starts[0] == 6
     # 8 cycles each from then on, so the inputs (all there by cycle 16) are never late: 6 + 15 * 8 = 126, and 14 more
     assert starts.tolist() == [6 + 8 * p for p in range(16)]
-    assert run.first_image_cycles == 140
-    assert run.stall_lane_cycles(1) == 0
+    assert run.first_image == 140
+    assert run.stalled(1) == 0
 
 
 def test_slow_input_stalls_a_fast_layer_by_hand():
@@ -39,7 +39,7 @@ def test_slow_input_stalls_a_fast_layer_by_hand():
     fast = _conv(0, source, kernel=1, pad=0, interval=4, depth=10)
     run = schedule([source, fast])
     assert run.starts[1][0].tolist() == [1, 11, 21, 31, 41]
-    assert run.stall_lane_cycles(1) == 4 * 6  # four gaps of 10 cycles, 4 of them worked
+    assert run.stalled(1) == 4 * 6  # four gaps of 10 cycles, 4 of them worked
     assert run.slowest_input(1) == 0
 
 
@@ -137,7 +137,7 @@ def test_equals_the_cycle_by_cycle_twin(stages, images, shorter):
     twin = simulate_cycles(stages, images, period)
     for index, stage in enumerate(stages):
         assert run.starts[index].tolist() == twin["starts"][index], stage
-        assert run.stall_lane_cycles(index) == twin["idle"][index], stage
+        assert run.stalled(index) == twin["idle"][index], stage
         for slot, wait in enumerate(stage.waits):
             assert run.buffered_rows(index, wait) == twin["rows"][index, slot], (stage, wait)
 

@@ -11,7 +11,7 @@ import pytest
 from bitline.chip import estimate
 from bitline.chip.mapping import map_layer, map_layers, place
 from bitline.chip.pipeline import schedule
-from bitline.chip.timing import adc_read_ns, build_stages, clock_of, matrix_timing
+from bitline.chip.timing import adc_read_ns, build_stages, clock_of, homes_of, matrix_timing
 from bitline.errors import ShapeError
 from bitline.hardware import load_hardware
 from bitline.layers import Gates, Operation, OperationKind, Window
@@ -45,9 +45,9 @@ def test_isaac_reads_128_columns_in_100_ns():
     assert adc_read_ns(ISAAC, 8) == pytest.approx(100)
     clock = clock_of(ISAAC, 8)
     assert (clock.cycle_ns, clock.set_by) == (100, "array_read")
-    # 256 bits at 1.2 GHz for 100 ns; 384 wires; a 32-bit flit; 4 links of 6.4 GB/s
-    assert (clock.edram_bits, clock.bus_bits, clock.router_bits, clock.link_bits) == pytest.approx(
-        (30720, 46080, 3840, 20480)
+    # bits a ns: 256 at 1.2 GHz; 384 wires; a 32-bit flit; 4 links of 6.4 GB/s
+    assert (clock.edram_gbps, clock.bus_gbps, clock.router_gbps, clock.link_gbps) == pytest.approx(
+        (307.2, 460.8, 38.4, 204.8)
     )
 
 
@@ -73,59 +73,73 @@ def test_analog_readout_converts_half_as_often():
     assert adc_read_ns(TINYADC.replace(readout="analog"), 8) == pytest.approx(50)
 
 
+def _alone(mapping, hw, replicas=1):
+    """The timing of a layer that has its tiles to itself."""
+    placement = place([mapping], [replicas], hw)
+    return matrix_timing(mapping, hw, clock_of(hw, 8), homes_of(placement, hw)[0])
+
+
 def test_compute_interval_is_the_input_cycles():
     for hw, cycles in ((ISAAC, 16), (EIGHT, 8), (EIGHT.replace(dac_bits=3), 3)):
-        timing = matrix_timing(map_layer(_matrix(576, 64), hw), hw, clock_of(hw, 8))
-        assert (timing.compute, timing.interval, timing.set_by) == (cycles, cycles, "compute")
+        timing = _alone(map_layer(_matrix(576, 64), hw), hw)
+        assert (timing.compute_cycles, timing.compute, timing.set_by) == (cycles, cycles * 100_000, "compute")
 
 
 def test_bandwidth_intervals_by_hand():
-    # 576 x 64 at 8 bits, offset: 5 row tiles x 2 column groups = 10 crossbars, 9 replicas in a tile of 96.
-    # Each reads 576 x 8 = 4608 bits and writes 64 x 8 = 512: 9 x 5120 = 46080 bits, 1.5 port cycles of 30720.
+    # 576 x 64 at 8 bits, offset: 5 row tiles x 2 column groups = 10 crossbars; 9 replicas take the 12 IMAs of a tile.
+    # Each reads 576 x 8 = 4608 bits and writes 64 x 8 = 512: 9 x 5120 = 46080 bits at 307.2 a ns are 150 ns.
     mapping = map_layer(_matrix(576, 64), EIGHT)
-    timing = matrix_timing(mapping, EIGHT, clock_of(EIGHT, 8))
-    assert (timing.edram, timing.bus, timing.router) == (2, 1, 2)
-    # a port of 16 bits moves 1920 bits a cycle: 24 cycles, more than the 8 of compute
-    narrow = _with(EIGHT, timing__edram_port_bits=16)
-    timing = matrix_timing(map_layer(_matrix(576, 64), narrow), narrow, clock_of(narrow, 8))
-    assert (timing.edram, timing.interval, timing.set_by) == (24, 24, "edram")
-    narrow = _with(EIGHT, timing__bus_bits=8)  # 960 bits a cycle for 41472
-    timing = matrix_timing(map_layer(_matrix(576, 64), narrow), narrow, clock_of(narrow, 8))
-    assert (timing.bus, timing.set_by) == (44, "bus")
-    narrow = _with(EIGHT, timing__router_bits=1)  # 120 bits a cycle for 9 x 512
-    timing = matrix_timing(map_layer(_matrix(576, 64), narrow), narrow, clock_of(narrow, 8))
-    assert (timing.router, timing.set_by) == (39, "router")
+    timing = _alone(mapping, EIGHT, 9)
+    assert (timing.edram, timing.bus, timing.router) == (150_000, 90_000, 120_000)
+    # one replica alone in the tile has all of the port: no others are there to share it
+    assert _alone(mapping, EIGHT).edram == 16_667
+    # a port of 16 bits moves 19.2 bits a ns: 2400 ns, more than the 800 of compute
+    timing = _alone(mapping, _with(EIGHT, timing__edram_port_bits=16), 9)
+    assert (timing.edram, timing.interval, timing.set_by) == (2_400_000, 2_400_000, "edram")
+    timing = _alone(mapping, _with(EIGHT, timing__bus_bits=8), 9)  # 9.6 bits a ns for 9 x 4608
+    assert (timing.bus, timing.set_by) == (4_320_000, "bus")
+    timing = _alone(mapping, _with(EIGHT, timing__router_bits=1), 9)  # 1.2 bits a ns for 9 x 512
+    assert (timing.router, timing.set_by) == (3_840_000, "router")
+
+
+def test_neighbours_share_a_tiles_ports_by_their_imas():
+    # 10 crossbars are 2 IMAs; with a neighbour of 40 crossbars, 5 IMAs, it has 2/7 of the port: 16.67 ns become 58.33
+    mapping, other = map_layer(_matrix(576, 64), EIGHT), map_layer(_matrix(576, 256, name="other"), EIGHT)
+    homes = homes_of(place([mapping, other], [1, 1], EIGHT), EIGHT)
+    assert [h.tiles for h in homes] == [((1, 2, 7),), ((1, 5, 7),)]
+    assert matrix_timing(mapping, EIGHT, clock_of(EIGHT, 8), homes[0]).edram == 58_334
 
 
 def test_a_replica_that_spans_tiles_spreads_its_traffic():
-    # 25088 x 4096 at 8 bits, offset: 196 x 128 = 25088 crossbars, 262 tiles. A tile reads at most 96 x 128 rows.
-    mapping = map_layer(_matrix(25088, 4096, (1, 1)), EIGHT)
-    timing = matrix_timing(mapping, EIGHT, clock_of(EIGHT, 8))
-    assert mapping.crossbars == 25088
-    assert timing.edram == 4  # (12288 + 4096 / 262) x 8 bits through 30720 a cycle: 3.2
-    assert timing.bus == 3  # 98304 / 46080 = 2.1
+    # 25088 x 4096 at 8 bits, offset: 196 x 128 = 25088 crossbars, 262 tiles. A tile reads at most 96 x 128 rows and
+    # writes 12 of 3136 IMAs' share: (12288 + 4096 x 12 / 3136) x 8 bits at 307.2 a ns; the bus moves 460.8.
+    timing = _alone(map_layer(_matrix(25088, 4096, (1, 1)), EIGHT), EIGHT)
+    assert timing.edram == pytest.approx((12288 + 4096 * 12 / 3136) * 8 / 307.2 * 1e3, abs=1)
+    assert timing.bus == pytest.approx(12288 * 8 / 460.8 * 1e3, abs=1)
 
 
 def _stages(operations, hw, replicas=None):
     mappings = map_layers(operations, hw)
-    clock = clock_of(hw, 8)
-    timings = {m.name: matrix_timing(m, hw, clock) for m in mappings}
     placement = place(mappings, replicas or [1] * len(mappings), hw)
-    index = {m.name: i for i, m in enumerate(mappings)}
-    return build_stages(operations, timings, placement, index, hw, clock)
+    return build_stages(operations, mappings, placement, hw, clock_of(hw, 8))
 
 
 def test_isaacs_pipeline_is_22_cycles_deep():
     stages, _ = _stages(chip_networks.vgg16(32), ISAAC)
     conv = next(s for s in stages if s.name == "conv1_1")
-    assert (conv.interval, conv.depth) == (16, 22)
+    assert (conv.interval, conv.depth) == (1_600_000, 2_200_000)
 
 
 def test_pooling_moves_its_window_through_the_buffers():
-    stages, _ = _stages(chip_networks.vgg16(32), EIGHT)
+    stages, timings = _stages(chip_networks.vgg16(32), EIGHT)
     pool = next(s for s in stages if s.name == "pool1")
-    # 64 channels x (4 read + 1 written) x 8 bits = 2560 bits a position; the one tile of conv1_2 moves 30720 a cycle
-    assert (pool.interval, pool.lanes, pool.depth) == (1, 12, 3)
+    # 64 channels x (4 read + 1 written) x 8 bits = 2560 bits at each of 256 positions. conv1_2 has 2 of the 12 IMAs of
+    # its tile, a sixth of the port, and moves (576 + 64) x 8 bits at each of 1024 positions through it. Together
+    # 5,898,240 bits at 51.2 a ns: 115.2 us an image, 450 ns a position of the pool.
+    assert (pool.interval, pool.lanes) == (450_000, 1)
+    assert pool.depth == 450_000 - 100_000 + 300_000  # its first cycle is one of the 3 digital ones
+    # conv1_2 takes as long for its part: 115.2 us / 1024
+    assert timings["conv1_2"].edram == 112_500
 
 
 def test_activations_and_concatenations_take_no_time():
@@ -161,11 +175,15 @@ def test_a_reader_on_another_chip_pays_for_the_link():
     ]
     # IMAs: a takes 2, b 24, c 1: a starts chip 0, b starts on it too and ends on chip 2, c follows there
     _, timings = _stages(operations, hw)
-    assert timings["a"].link == 0
+    # b reads its inputs on chips 1 and 2 too: 64 x 2 x 2 x 8 bits for the 16 positions of a at 0.8 bits a ns
+    assert timings["a"].link == 160_000
+    # and its own inputs and results pass on for each of its 4 positions: 512 bits
+    assert timings["b"].link == 640_000
+    assert timings["c"].link == 0
     # 9 copies of a fill 90 crossbars, 12 IMAs: b starts on chip 1
     _, timings = _stages(operations, hw, [9, 1, 1])
-    # 9 replicas x 64 channels x 8 bits, a quarter of the positions left by pooling: 1152 bits, 14.4 cycles of 80
-    assert (timings["a"].link, timings["a"].set_by) == (15, "link")
+    # 9 replicas x 64 channels x 8 bits, a quarter of the positions left by pooling: 1152 bits at 0.8 a ns
+    assert (timings["a"].link, timings["a"].set_by) == (1_440_000, "link")
 
 
 def test_operations_out_of_order_are_refused():
@@ -183,18 +201,19 @@ def _lstm(hidden: int, steps: int) -> list[Operation]:
 
 
 def test_steps_of_a_recurrent_layer_follow_each_other():
-    # 32 crossbars: three replicas could share a tile, 3 x 512 outputs x 8 bits / 3840 = 4 cycles; 8 input cycles are
-    # more. 6 cycles of pipeline. Gates: 640 functions / (2 units x 120 clocks) = 3 cycles, 1408 values fit one cycle of
-    # the port: 3 - 1 + 3. A turn: 8 + 6 + 5 = 19.
+    # 32 crossbars, 4 IMAs each: both layers have half of the tile's ports and units. 512 outputs x 8 bits at 19.2 a ns
+    # take 213 ns; 8 input cycles are more. 6 cycles of pipeline. Gates: 640 functions in one unit at 1.2 a ns take
+    # 533.3 ns, 1408 values less: 5.333 - 1 + 3 cycles. A turn: 8 + 6 + 7.333 = 21.333.
     report = estimate(_lstm(128, 4), TINYADC, replication="fastest")
     product, recurrence = report.layers
     assert (product.interval_cycles, product.interval_set_by) == (8, "compute")
-    assert (recurrence.interval_cycles, recurrence.interval_set_by, recurrence.replicas) == (19, "recurrence", 1)
+    assert (recurrence.interval_cycles, recurrence.interval_set_by, recurrence.replicas) == (21.333, "recurrence", 1)
     # the input's vectors are there in cycle 1, a product is readable 8 + 6 later
-    assert report.schedule.starts[2][0].tolist() == [15, 34, 53, 72]
-    assert report.schedule.first_image_cycles == 72 + 19
-    assert report.totals.interval_cycles == 4 * 19
-    assert report.totals.images_per_s == pytest.approx(1e9 / 7600)  # sequences of four steps
+    turn = 2_133_334
+    assert report.schedule.starts[2][0].tolist() == [1_500_000 + step * turn for step in range(4)]
+    assert report.schedule.first_image == 1_500_000 + 4 * turn
+    assert report.totals.interval_cycles == pytest.approx(4 * 21.3333, abs=1e-3)
+    assert report.totals.images_per_s == pytest.approx(1e12 / (4 * turn))  # sequences of four steps
     assert report.totals.digital_operations == recurrence.digital_operations == 4 * 128 * (5 + 8)
     assert report.to_json()["performance"]["digital_operations_per_image"] == 6656
 
@@ -202,7 +221,7 @@ def test_steps_of_a_recurrent_layer_follow_each_other():
 def test_several_sequences_do_not_overlap_in_a_recurrence():
     run = estimate(_lstm(128, 4), TINYADC).schedule
     starts = schedule(run.stages, images=3, period=1).starts[2].ravel()
-    assert (np.diff(starts) == 19).all()
+    assert (np.diff(starts) == 2_133_334).all()
 
 
 def test_gates_of_a_large_layer_use_the_units_of_all_its_tiles():

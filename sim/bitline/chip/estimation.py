@@ -29,10 +29,10 @@ from bitline.chip.mapping import (
     place,
     weight_facts,
 )
-from bitline.chip.pipeline import Schedule, schedule
-from bitline.chip.replication import Replication, replicate
+from bitline.chip.pipeline import Schedule, Stage, image_period, schedule
+from bitline.chip.replication import Replication, candidates
 from bitline.chip.report import BufferUse, ChipReport, LayerReport, Totals
-from bitline.chip.timing import Clock, MatrixTiming, build_stages, clock_of, matrix_timing
+from bitline.chip.timing import Clock, MatrixTiming, build_stages, clock_of
 from bitline.chip_description import AdcLaw
 from bitline.errors import ConfigError, RangeError, ShapeError
 from bitline.hardware import Hardware
@@ -41,6 +41,10 @@ from bitline.layers import MatrixLayer, Operation, OperationKind
 __all__ = ["estimate"]
 
 _BYTE = 8
+
+_BUFFERED_IMAGES = 4
+"""Images that buffers are sized for: with the first alone they are too small, for no later image's rows wait in them.
+On the networks of the tests nothing changes after the third."""
 
 _SETTLED_IMAGES = 8
 """Images scheduled one by one before every further one is taken to need one period."""
@@ -134,6 +138,34 @@ def _design(
     return _Design(tuple(by_bits[b] for b in bits), placement, tiles, chips)
 
 
+def _fastest_of(
+    allocations: Iterable[tuple[int, ...]],
+    operations: Sequence[Operation],
+    mappings: Sequence[LayerMapping],
+    hw: Hardware,
+    clock: Clock,
+) -> tuple[tuple[int, ...], list[Stage], dict[str, MatrixTiming]]:
+    """Of several numbers of copies, the most first, the one with the shortest time between images.
+
+    Which are tried depends on the mapping alone, so a slower part cannot lead to another, faster choice.
+    """
+    best: tuple[int, tuple[int, ...], list[Stage], dict[str, MatrixTiming]] | None = None
+    for replicas in allocations:
+        stages, timings = build_stages(operations, mappings, place(mappings, replicas, hw), hw, clock)
+        period = image_period(stages)
+        if best is None or period < best[0]:
+            best = (period, replicas, stages, timings)
+        computed = max(
+            -(-stage.positions * timings[stage.name].compute // stage.lanes)
+            for stage in stages
+            if stage.name in timings
+        )
+        if period <= computed:
+            break  # the crossbars themselves set the pace: fewer copies are slower
+    assert best is not None
+    return best[1:]
+
+
 def _buffers(run: Schedule, operations: Sequence[Operation], hw: Hardware) -> list[BufferUse]:
     """Buffer that every reader keeps of each of its inputs."""
     uses = []
@@ -211,19 +243,12 @@ def estimate(
     bits, origin = _bits_by_layer(mappings, hw, adc_bits)
     matrix = [op for op in operations if op.kind is OperationKind.MATRIX]
     clock = clock_of(hw, _highest(bits))
-    timings = [matrix_timing(m, hw, clock, op.gates) for m, op in zip(mappings, matrix, strict=True)]
-    # the steps of a recurrent layer follow each other: no second copy could take one of them over
-    positions = [1 if op.gates else op.positions for op in matrix]
-    intervals = [t.interval * (op.positions if op.gates else 1) for t, op in zip(timings, matrix, strict=True)]
-    replicas = replicate(mappings, positions, intervals, hw, replication, tiles)
-
-    design = _design(mappings, replicas, bits, hw, chosen_law)
-    layer_index = {mapping.name: i for i, mapping in enumerate(mappings)}
-    stages, final = build_stages(
-        operations, dict(zip(layer_index, timings, strict=True)), design.placement, layer_index, hw, clock
+    replicas, stages, final = _fastest_of(
+        candidates(mappings, matrix, hw, replication, tiles), operations, mappings, hw, clock
     )
+    design = _design(mappings, replicas, bits, hw, chosen_law)
     run = schedule(stages)
-    buffers = _buffers(run, operations, hw)
+    buffers = _buffers(schedule(stages, images=_BUFFERED_IMAGES), operations, hw)
     chip = chip_of(hw)
     buffer_tiles = 0
     if chip.timing.edram_kbytes is not None:
@@ -288,7 +313,7 @@ def _report(
     reference_power, reference_area = reference.breakdown()
     index_of = {op.name: i for i, op in enumerate(operations)}
     period = run.period
-    bottleneck = max(range(len(run.stages)), key=lambda i: run.stages[i].busy_cycles)
+    bottleneck = max(range(len(run.stages)), key=lambda i: run.stages[i].busy)
     placement, per_chip = design.placement, chip_of(hw).hierarchy.tiles_per_chip.value
     held: dict[str, int] = {}
     for use in buffers:
@@ -303,7 +328,7 @@ def _report(
     for i, mapping in enumerate(mappings):
         at = index_of[mapping.name]
         stage, operation, timing, table = run.stages[at], operations[at], timings[mapping.name], design.tables[i]
-        cycles = operation.positions * timing.compute
+        cycles = operation.positions * timing.compute_cycles
         copy = placement.imas[i] / placement.replicas[i]
         parts = layer_energy(table, mapping, hw, imas=copy, cycles=cycles, cycle_ns=clock.cycle_ns)
         done = activity.get(layer_name(mapping.name))
@@ -348,15 +373,15 @@ def _report(
                 positions=operation.positions,
                 macs=operation.macs,
                 digital_operations=_digital_operations(operation),
-                interval_cycles=timing.interval,
+                interval_cycles=clock.cycles(timing.interval),
                 interval_set_by=_reason(operation, timings, clock),
-                busy_cycles=stage.busy_cycles,
+                busy_cycles=clock.cycles(stage.busy),
                 occupancy=stage.positions * stage.interval / (stage.lanes * period),
-                first_start_cycle=int(starts[0, 0]),
-                last_start_cycle=int(starts[0, -1]),
-                stall_cycles=run.stall_lane_cycles(at) / stage.lanes,
+                first_start_cycle=clock.cycles(int(starts[0, 0])),
+                last_start_cycle=clock.cycles(int(starts[0, -1])),
+                stall_cycles=run.stalled(at) / stage.lanes / clock.cycle_ps,
                 waits_for=None if slowest is None else operations[slowest].name,
-                paced_by=None if stage.busy_cycles == period else operations[bottleneck].name,
+                paced_by=None if stage.busy == period else operations[bottleneck].name,
                 crossbar_cycles=cycles * mapping.crossbars,
                 buffer_bytes=held.get(mapping.name, 0),
                 power_w=placement.imas[i] * ima_power / 1e3,
@@ -367,7 +392,7 @@ def _report(
                 cells_on=cells,
             )
         )
-    period_us = period * clock.cycle_ns * 1e-3
+    period_us = period * 1e-6
     for level, count in (("tile", design.tiles), ("chip", design.chips)):
         for component in design.tables[-1].level(level):
             if component.energy_pj is not None:
@@ -376,12 +401,12 @@ def _report(
                 total[component.name] = total.get(component.name, 0.0) + count * component.power_mw * period_us * 1e-3
 
     totals = Totals(
-        cycles=_cycles(run, images),
+        cycles=-(-_until(run, images) // clock.cycle_ps),
         images=images,
-        interval_cycles=period,
+        interval_cycles=clock.cycles(period),
         cycle_ns=clock.cycle_ns,
-        latency_us=run.first_image_cycles * clock.cycle_ns * 1e-3,
-        images_per_s=1e9 / (period * clock.cycle_ns),
+        latency_us=run.first_image * 1e-6,
+        images_per_s=1e12 / period,
         ops_per_image=2 * sum(op.macs for op in operations if op.kind is OperationKind.MATRIX),
         digital_operations=sum(_digital_operations(op) for op in operations),
         tiles=design.tiles,
@@ -438,11 +463,11 @@ def _reason(operation: Operation, timings: Mapping[str, MatrixTiming], clock: Cl
     return "link" if operation.kind is OperationKind.INPUT else "edram"
 
 
-def _cycles(run: Schedule, images: int) -> int:
-    """Cycles until the last of several images is done: the first ones scheduled, the rest one period each."""
+def _until(run: Schedule, images: int) -> int:
+    """Time until the last of several images is done: the first ones scheduled, the rest one period each."""
     first = min(images, _SETTLED_IMAGES)
-    cycles = run.first_image_cycles if first == 1 else schedule(run.stages, images=first).total_cycles
-    return cycles + (images - first) * run.period
+    last = run.first_image if first == 1 else schedule(run.stages, images=first).total
+    return last + (images - first) * run.period
 
 
 def _crossbars_per_tile(hw: Hardware) -> int:

@@ -267,7 +267,7 @@ def map_layer(layer: Operation | MatrixLayer, hw: Hardware, facts: WeightFacts |
         crossbars=built,
         cells=layout.cells,
         columns_read=layout.columns_read,
-        input_passes=facts.passes if facts else 1,
+        input_passes=facts.passes if facts else hw.input_passes(layer.signed_inputs),
         squeezed=blocks.squeezed if blocks else None,
         index_bits=blocks.index_bits if blocks else 0,
         separate_rows=blocks.rows_read if blocks else None,
@@ -361,6 +361,11 @@ def _squeezed_blocks(blocks: BlockLayout, turns: int) -> _Layout:
         columns_read=blocks.columns_read,
         turns=turns,  # squeezed crossbars may take fewer
     )
+
+
+def read_cycles(mapping: LayerMapping, hw: Hardware) -> int:
+    """Cycles in which a layer's crossbars are read for one input vector."""
+    return hw.input_cycles * mapping.input_passes * mapping.turns
 
 
 def layer_name(operation: str) -> str:

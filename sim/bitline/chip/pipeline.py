@@ -1,14 +1,16 @@
-"""The scheduler: when every position of every stage starts, in whole cycles.
+"""The scheduler: when every position of every stage starts, in whole units of time.
+
+The unit is the caller's: :mod:`bitline.chip.timing` gives picoseconds, the tests' twin small numbers.
 
 A stage is one operation with ``lanes`` positions in parallel (the replicas of a matrix layer). It works through its
-output positions in raster order, and position ``q`` starts at the first cycle at which
+output positions in raster order, and position ``q`` starts at the first time at which
 
 * every input position under its window can be read (a window of padding only waits for its image's admission),
 * position ``q - 1`` has started, and
-* its lane, ``q mod lanes``, is free: ``interval`` cycles after the start of position ``q - lanes``.
+* its lane, ``q mod lanes``, is free: ``interval`` after the start of position ``q - lanes``.
 
-The result can be read ``depth`` cycles after the start. A stage of interval 0 (concatenation, a fused activation) has
-no lanes to wait for. Images follow each other through the same lanes in order; image ``k`` is admitted at cycle
+The result can be read ``depth`` after the start. A stage of interval 0 (concatenation, a fused activation) has
+no lanes to wait for. Images follow each other through the same lanes in order; image ``k`` is admitted at time
 ``k * period``. These rules are linear in the (max, +) sense, so a whole feature map is one cumulative maximum; the
 cycle-by-cycle twin in the tests applies them one cycle at a time and must agree on every start.
 
@@ -27,7 +29,16 @@ from numpy.typing import NDArray
 from bitline.errors import RangeError
 from bitline.layers import Window
 
-__all__ = ["Schedule", "Stage", "Wait", "image_period", "last_inputs", "last_readers", "schedule", "waits_for"]
+__all__ = [
+    "Schedule",
+    "Stage",
+    "Wait",
+    "image_period",
+    "last_inputs",
+    "last_readers",
+    "schedule",
+    "waits_for",
+]
 
 _Int = NDArray[np.int64]
 
@@ -44,17 +55,17 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One operation as the scheduler sees it; times in cycles."""
+    """One operation as the scheduler sees it."""
 
     name: str
     height: int
     width: int
     interval: int
-    """Cycles between two starts in one lane; 0: no limit."""
+    """Time between two starts in one lane; 0: no limit."""
     lanes: int
     """Positions worked on in parallel."""
     depth: int
-    """Cycles from a position's start to its result being readable."""
+    """Time from a position's start to its result being readable."""
     waits: tuple[Wait, ...] = ()
 
     @property
@@ -63,8 +74,8 @@ class Stage:
         return self.height * self.width
 
     @property
-    def busy_cycles(self) -> int:
-        """Cycles of every lane that one image needs, rounded up."""
+    def busy(self) -> int:
+        """Time of every lane that one image needs, rounded up."""
         return -(-self.positions * self.interval // self.lanes)
 
 
@@ -95,37 +106,37 @@ def last_readers(stride: int, before: int, inputs: int, outputs: int) -> _Int:
 
 
 def image_period(stages: Sequence[Stage]) -> int:
-    """Cycles between images in the steady state: the most that any stage needs for one image, at least 1."""
-    return max(1, *(stage.busy_cycles for stage in stages))
+    """Time between images in the steady state: the most that any stage needs for one image, at least 1."""
+    return max(1, *(stage.busy for stage in stages))
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Starts of every position, in cycles."""
+    """Starts of every position."""
 
     stages: tuple[Stage, ...]
     images: int
     period: int
-    """Cycles between the admission of images."""
+    """Time between the admission of images."""
     starts: tuple[_Int, ...]
-    """For each stage [shape=(images, positions)] the cycle each position starts in."""
+    """For each stage [shape=(images, positions)] the time each position starts at."""
 
     def readable(self, stage: int) -> _Int:
-        """Cycle from which each position's result can be read [shape=(images, positions)]."""
+        """Time from which each position's result can be read [shape=(images, positions)]."""
         return self.starts[stage] + self.stages[stage].depth
 
     @property
-    def first_image_cycles(self) -> int:
-        """Cycles from the first image's admission to its last result."""
+    def first_image(self) -> int:
+        """Time from the first image's admission to its last result."""
         return max(int(s[0, -1]) + stage.depth for s, stage in zip(self.starts, self.stages, strict=True))
 
     @property
-    def total_cycles(self) -> int:
-        """Cycles until the last scheduled image's last result."""
+    def total(self) -> int:
+        """Time until the last scheduled image's last result."""
         return max(int(s[-1, -1]) + stage.depth for s, stage in zip(self.starts, self.stages, strict=True))
 
-    def stall_lane_cycles(self, stage: int) -> int:
-        """Cycles that lanes stood idle for want of inputs between the stage's first start and their last ones.
+    def stalled(self, stage: int) -> int:
+        """Time that lanes stood idle for want of inputs between the stage's first start and their last ones.
 
         Summed over the lanes, for all scheduled images together.
         """
@@ -133,7 +144,7 @@ class Schedule:
         lanes = min(record.lanes, starts.size)
         if record.interval == 0:
             return 0
-        waited = int(starts[-lanes:].sum()) - lanes * int(starts[0])
+        waited = sum((starts[-lanes:] - starts[0]).tolist())  # of Python, whose sums do not overflow
         return waited - record.interval * (starts.size - lanes)
 
     def slowest_input(self, stage: int) -> int | None:
@@ -145,22 +156,23 @@ class Schedule:
         return waits[int(np.argmax(totals))].stage
 
     def buffered_rows(self, stage: int, wait: Wait) -> int:
-        """Most rows of one input that the stage must hold at once, for the first image.
+        """Most rows of one input that the stage must hold at once, over all scheduled images.
 
-        A row is held from the cycle its first position can be read to the start of the last position that reads it.
+        A row is held from the time its first position can be read to the start of the last position that reads it.
         """
         source, reader = self.stages[wait.stage], self.stages[stage]
-        written = self.readable(wait.stage)[0].reshape(source.height, source.width)[:, 0]
-        if wait.window is None:
-            return source.height
-        rows = last_readers(wait.window.stride[0], wait.window.padding[2], source.height, reader.height)
-        read = self.starts[stage][0].reshape(reader.height, reader.width)[:, -1][rows]
-        held = np.arange(1, source.height + 1) - np.searchsorted(read, written, side="left")
+        written = self.readable(wait.stage).reshape(-1, source.height, source.width)[:, :, 0].ravel()
+        if wait.window is None:  # every row is held until the image's last position starts
+            read = np.repeat(self.starts[stage][:, -1], source.height)
+        else:
+            rows = last_readers(wait.window.stride[0], wait.window.padding[2], source.height, reader.height)
+            read = self.starts[stage].reshape(-1, reader.height, reader.width)[:, rows, -1].ravel()
+        held = np.arange(1, written.size + 1) - np.searchsorted(read, written, side="left")
         return int(held.max())
 
 
 def _ready(partial: Schedule, stage: int, wait: Wait) -> _Int:
-    """Cycle from which each position's share of one input can be read [shape=(images, positions)]; do not write."""
+    """Time from which each position's share of one input can be read [shape=(images, positions)]; do not write."""
     source, record = partial.stages[wait.stage], partial.stages[stage]
     readable = partial.readable(wait.stage)
     images = readable.shape[0]
@@ -211,7 +223,7 @@ def schedule(stages: Sequence[Stage], *, images: int = 1, period: int | None = N
     images : int
         Images to schedule, admitted every ``period`` cycles.
     period : int, optional
-        Cycles between admissions; by default what the slowest stage needs for one image.
+        Time between admissions; by default what the slowest stage needs for one image.
 
     Returns
     -------
@@ -220,13 +232,13 @@ def schedule(stages: Sequence[Stage], *, images: int = 1, period: int | None = N
     Raises
     ------
     RangeError
-        The last start might lie beyond the cycles that 64 bits count.
+        The last start might lie beyond what 64 bits count.
     """
     period = image_period(stages) if period is None else period
     # every stage one after the other, each position by itself: no schedule takes longer
     longest = images * period + sum(images * stage.positions * stage.interval + stage.depth for stage in stages)
     if longest >= 1 << 62:
-        raise RangeError(f"the schedule may take {longest:.3g} cycles, more than are counted: a bandwidth is too small")
+        raise RangeError(f"the schedule may take {longest:.3g} ps, more than are counted: a bandwidth is too small")
     admitted = np.arange(images, dtype=np.int64)[:, None] * period
     starts: list[_Int] = []
     partial = Schedule(tuple(stages), images, period, ())

@@ -3,6 +3,11 @@
 A layer of ``positions`` input vectors an image and ``interval`` cycles each is busy ``positions * interval / replicas``
 cycles an image. The slowest layer sets the pace, so the fewest replicas for a pace of ``t`` cycles an image are
 ``ceil(positions * interval / t)`` each, and the best pace under a tile budget is found by bisection.
+
+That counts the cycles in which crossbars are read. Ports and links can make more copies slower than fewer: they carry
+them to other chips. So :func:`candidates` lists slower paces too, down to one copy of everything, and the one that
+turns out fastest is taken. The list depends on the mapping alone: where a part gets slower, the same choices are there,
+each of them no faster.
 """
 
 from __future__ import annotations
@@ -13,11 +18,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from bitline.chip.mapping import LayerMapping, chip_of
+from bitline.chip.mapping import LayerMapping, chip_of, read_cycles
 from bitline.errors import ConfigError, RangeError
 from bitline.hardware import Hardware
+from bitline.layers import Operation
 
-__all__ = ["Replication", "replicate", "tile_budget"]
+__all__ = ["Replication", "candidates", "replicate", "tile_budget"]
 
 _Int = NDArray[np.int64]
 
@@ -146,3 +152,51 @@ def replicate(
         else:
             fast = middle + 1
     return tuple(at_pace(slow).tolist())
+
+
+def candidates(
+    mappings: Sequence[LayerMapping],
+    matrix: Sequence[Operation],
+    hw: Hardware,
+    how: Replication | str | Mapping[str, int] = Replication.BALANCED,
+    tiles: int | None = None,
+) -> list[tuple[int, ...]]:
+    """Replicas of every layer at the pace asked for, and at half of it, a quarter, ... and one copy of everything.
+
+    Parameters
+    ----------
+    mappings : sequence of LayerMapping
+    matrix : sequence of Operation
+        The matrix operations, in the same order.
+    hw, how, tiles
+        As for :func:`replicate`.
+
+    Returns
+    -------
+    list of tuple of int
+        The most copies first. One entry for ``smallest`` and for replicas by layer name.
+
+    Raises
+    ------
+    ConfigError, RangeError
+        As :func:`replicate`.
+    """
+    # the steps of a recurrent layer follow each other: no second copy could take one of them over
+    vectors = [1 if operation.gates else operation.positions for operation in matrix]
+    timing = chip_of(hw).timing
+    behind = timing.pipeline_overhead_cycles.value + timing.digital_cycles.value  # the least between two steps
+    cycles = [
+        (read_cycles(mapping, hw) + behind) * operation.positions if operation.gates else read_cycles(mapping, hw)
+        for mapping, operation in zip(mappings, matrix, strict=True)
+    ]
+    found = [replicate(mappings, vectors, cycles, hw, how, tiles)]
+    if isinstance(how, Mapping):
+        return found
+    if Replication(how) is Replication.FASTEST:
+        found.append(replicate(mappings, vectors, cycles, hw, Replication.BALANCED, tiles))
+    one_copy = (1,) * len(mappings)
+    work = np.array(vectors, np.int64) * np.array(cycles, np.int64)
+    while found[-1] != one_copy:
+        pace = 2 * int((-(-work // np.array(found[-1]))).max())
+        found.append(tuple(np.minimum(-(-work // pace), found[-1]).tolist()))
+    return found

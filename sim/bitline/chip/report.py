@@ -54,17 +54,17 @@ class LayerReport:
     macs: int
     digital_operations: int
     """Elementary functions, sums and products of a recurrent layer's gates for one image."""
-    interval_cycles: int
+    interval_cycles: int | float
     """Cycles between two input vectors of one replica."""
     interval_set_by: str
     """``compute``, ``adc``, ``edram``, ``bus``, ``router``, ``link`` or ``recurrence``."""
-    busy_cycles: int
+    busy_cycles: int | float
     """Cycles an image keeps the layer busy."""
     occupancy: float
     """Busy share of the replicas in the steady state."""
-    first_start_cycle: int
+    first_start_cycle: int | float
     """Cycle of the first image's first input vector: how long the pipeline takes to fill up to here."""
-    last_start_cycle: int
+    last_start_cycle: int | float
     stall_cycles: float
     """Cycles, averaged over the replicas, that the first image's vectors were waited for after the first."""
     waits_for: str | None
@@ -106,7 +106,7 @@ class Totals:
     cycles: int
     """Cycles until the last of ``images`` images is done."""
     images: int
-    interval_cycles: int
+    interval_cycles: int | float
     """Cycles between images in the steady state."""
     cycle_ns: float
     latency_us: float

@@ -52,7 +52,8 @@ def timeline(report: ChipReport, *, images: int = 1, detail: bool = False) -> di
     for chip in sorted(set(chips.values()) | {0}):
         events.append({"ph": "M", "name": "process_name", "pid": chip, "args": {"name": f"chip {chip}"}})
     layers = {layer.name: layer for layer in report.layers}
-    microseconds = report.totals.cycle_ns * 1e-3
+    microseconds = 1e-6  # of the schedule's picoseconds
+    cycle = report.totals.cycle_ns * 1e3
     track, chip = 0, 0
     for index, stage in enumerate(run.stages):
         if stage.interval == 0:
@@ -66,7 +67,7 @@ def timeline(report: ChipReport, *, images: int = 1, detail: bool = False) -> di
             events.append({**common, "name": "thread_name", "args": {"name": label}})
             events.append({**common, "name": "thread_sort_index", "args": {"sort_index": track + lane}})
         layer = layers.get(stage.name)
-        facts: dict[str, Any] = {"replicas": lanes, "interval_cycles": stage.interval}
+        facts: dict[str, Any] = {"replicas": lanes, "interval_cycles": stage.interval / cycle}
         if layer is not None:
             facts |= {"set_by": layer.interval_set_by, "waits_for": layer.waits_for}
         slices_of = _positions if detail else _rows
@@ -78,7 +79,7 @@ def timeline(report: ChipReport, *, images: int = 1, detail: bool = False) -> di
         "otherData": {
             "hardware": report.hardware,
             "cycle_ns": report.totals.cycle_ns,
-            "interval_cycles": run.period,
+            "interval_cycles": report.totals.interval_cycles,
             "bottleneck": report.bottleneck,
         },
     }
@@ -102,7 +103,7 @@ def _rows(
                 "name": f"wait for {facts.get('waits_for') or 'inputs'}" if row else "wait for the next image",
                 "ts": done * microseconds,
                 "dur": (begin - done) * microseconds,
-                "args": {"image": image, "row": row, "cycles": begin - done},
+                "args": {"image": image, "row": row, "ps": begin - done},
             }
         if end > begin:
             yield {
@@ -111,7 +112,7 @@ def _rows(
                 "name": f"row {row}",
                 "ts": begin * microseconds,
                 "dur": (end - begin) * microseconds,
-                "args": {"image": image, "first_start": start, "end": end, **facts},
+                "args": {"image": image, "first_start_ps": start, "end_ps": end, **facts},
             }
         done = max(done, end)
 
@@ -129,5 +130,5 @@ def _positions(
             "name": f"{position // stage.width},{position % stage.width}",
             "ts": start * microseconds,
             "dur": stage.interval * microseconds,
-            "args": {"image": image, "cycle": start},
+            "args": {"image": image, "start_ps": start},
         }

@@ -229,6 +229,7 @@ class _Flow:
             rows=rows,
             columns=columns,
             gates=self._gates(node),
+            signed_inputs=matrix.signed_inputs,
         )
 
     def _gates(self, node: fx.Node) -> Gates | None:

@@ -133,9 +133,9 @@ class LayerOnChip(OpenSection):
     nonzeros_max: Count | None = None
     positions: Count
     macs: Count
-    interval_cycles: Count
+    interval_cycles: Amount
     interval_set_by: str
-    busy_cycles: Count
+    busy_cycles: Amount
     occupancy: Fraction
     stalls: dict[str, Fraction]
     power_w: Amount
