@@ -306,7 +306,7 @@ def test_hand_calculation_of_the_documentation():
     assert (layer.rows, report.totals.cycle_ns) == (576, 100)
     mapping = map_layers(NETWORKS["resnet18"], ISAAC)[5]
     assert mapping.name == "layer2.0.conv1"
-    # 30 IMAs lie before it: it takes IMAs 6 to 10 of the third tile, all 12 of which are in use
+    # 1 + 4 x 3 IMAs lie before it: it takes IMAs 1 to 5 of the second tile, all 12 of which are in use
     homes = homes_of(place(map_layers(NETWORKS["resnet18"], ISAAC), [1] * 21, ISAAC), ISAAC)[5]
     assert homes.tiles == ((1, 5, 12),)
     timing = matrix_timing(mapping, ISAAC, clock_of(ISAAC, 8), homes)

@@ -144,7 +144,7 @@ class Schedule:
         lanes = min(record.lanes, starts.size)
         if record.interval == 0:
             return 0
-        waited = sum((starts[-lanes:] - starts[0]).tolist())  # of Python, whose sums do not overflow
+        waited: int = sum((starts[-lanes:] - starts[0]).tolist())  # of Python, whose sums do not overflow
         return waited - record.interval * (starts.size - lanes)
 
     def slowest_input(self, stage: int) -> int | None:
