@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bitline.cli import main
-from bitline.hardware import hardware_schema, list_hardware
+from bitline.hardware import hardware_schema, list_hardware, load_hardware
 from bitline.report.published_text import savings_text
 from bitline.throughput import parse_input
 
@@ -253,7 +253,7 @@ def test_table_3_in_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     computed = [row for row in rows if row["kind"] == "computed"]
     # arithmetic on the printed totals 85.4 mm2 and 65.8 W; the exact sums differ by 0.05 %
     expected = [(542.1, 537.1, 728.3), (518.1, 513.3, 677.0), (624.9, 619, 1230), (623.0, 617.3, 869.0),
-                (625.9, 620.0, 871.6)]  # fmt: skip
+                (625.9, 620.0, 871.6), (630.4, 624.4, 877.3)]  # fmt: skip
     for row, figures in zip(computed, expected, strict=True):
         found = (row["gops_per_s_mm2"], row["gops_per_s_mm2_from_published"], row["gops_per_w"])
         assert found == pytest.approx(figures, rel=6e-4)
@@ -408,3 +408,28 @@ def test_shapes_of_inputs() -> None:
     assert parse_input("3x224x224") == (3, 224, 224)
     assert parse_input("1X49x10") == (1, 49, 10)
     assert parse_input("784") == (784,)
+
+
+def test_a_policy_that_needs_no_weights_is_priced_as_it_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Eq. (1): 1 + 2 + 7 - 1 = 9 bits of 128 rows, 2-bit cells, 1-bit DACs; 8 + 2 + 9 = 19 of 512 rows, 8-bit DACs."""
+    peak = report(capsys, "--hw", "tinyadc", "--adc-bits", "equation")["peak"]
+    assert (peak["adc_bits"], peak["adc_bits_from"]) == (9, "Eq. (1) for 128 rows")
+    fields = load_hardware("tinyadc", dac_bits=8, rows=512, adc_bits="equation", name="tall").model_dump(mode="json")
+    path = tmp_path / "tall.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    status, _, error = run(capsys, "throughput", "--hw", str(path))
+    assert status == 2
+    assert "need 19 bits, an ADC has at most 16" in error
+
+
+def test_an_adc_that_cannot_hold_a_full_column_is_said_beside_the_peak(capsys: pytest.CaptureFixture[str]) -> None:
+    """128 rows x level 3 = 384 need 9 bits; ISAAC's flip halves it to 192; at 8-bit DACs 384 x 255 need 17."""
+    for name, bits in (("tinyadc", 9), ("isaac", 8)):
+        peak = report(capsys, "--hw", name)["peak"]
+        assert (peak["full_column_bits"], peak["holds_full_columns"]) == (bits, bits == 8)
+        _, text, _ = run(capsys, "throughput", "--hw", name)
+        assert ("DOES NOT HOLD A FULL COLUMN" in text) == (bits == 9)
+    assert load_hardware("tinyadc", dac_bits=8).full_column_bits == (384 * 255).bit_length() == 17
+    assert load_hardware("tinyadc", active_rows=8).full_column_bits == (8 * 3).bit_length() == 5

@@ -127,6 +127,17 @@ class CountFigure(_Model):
     """Paper, table and page, or repository and file; "assumption: ..." where nothing is published."""
 
 
+class Role(StrEnum):
+    """What the timing looks for among the components."""
+
+    ACTIVATION = "activation"
+    """Units for elementary functions, one a digital clock each: a recurrent layer's gates."""
+
+
+_NAMES = {Role.ACTIVATION: ("sigmoid", "activation")}
+"""Names that say a role, as ISAAC and PUMA print them."""
+
+
 class Component(_Model):
     """Power or energy, and area, of one kind of component, as its source prints them."""
 
@@ -142,6 +153,9 @@ class Component(_Model):
 
     power_mw: _Power | None = None
     """Power of these units together, in mW, when active; 0 or 1e-15..1e9. Either this or ``energy_pj``."""
+
+    role: Annotated[Role | None, _LEFT_OUT] = None
+    """What the model asks of it, where its name does not say so."""
 
     energy_pj: Annotated[_Energy | None, _LEFT_OUT] = None
     """Energy of one ``event``, in pJ, however many units there are; 1e-9..1e9."""
@@ -175,6 +189,9 @@ class AdcPoint(_Model):
 
     power_mw: Annotated[Annotated[float, Bounded(1e-15, 1e9)] | None, _LEFT_OUT] = None
     """Power of one ADC when active, in mW; 1e-15..1e9. Where the ``adc`` component has ``energy_pj``, so has this."""
+
+    role: Annotated[Role | None, _LEFT_OUT] = None
+    """What the model asks of it, where its name does not say so."""
 
     energy_pj: Annotated[_Energy | None, _LEFT_OUT] = None
     """Energy of one conversion, in pJ; 1e-9..1e9."""
@@ -433,6 +450,11 @@ class ChipDescription(_Model):
                         f"adc.table: {name} at {point.bits} bits must be that of one unit of components.adc, "
                         f"{printed:g}, not {listed:g}"
                     )
+
+    def having(self, role: Role) -> str | None:
+        """Return the name of the component that has a role: said by itself, else by its name; None without one."""
+        said = [name for name, component in self.components.items() if component.role is role]
+        return next(iter([*said, *(name for name in _NAMES[role] if name in self.components)]), None)
 
     def level_of(self, name: str) -> Per:
         """Return the built-in level a component is counted in: what its ``per`` is, or groups."""

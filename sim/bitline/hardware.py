@@ -220,6 +220,29 @@ class Hardware(BaseModel):
         high = (1 << (self.weight_bits - 1)) - 1
         return (-high if self.encoding is Encoding.DIFFERENTIAL else -high - 1), high
 
+    def equation_bits(self, rows: int) -> int:
+        """TinyADC's Eq. (1) for so many rows that hold something: ``ceil(v + w + log2 r)``.
+
+        It is 1 less unless ``v > 1`` and ``w > 1``. No rows need no bits. With analog readout the difference needs one
+        more, for the sign, that it does not count.
+        """
+        if rows == 0:
+            return 0
+        bits = self.dac_bits + self.cell_bits + (rows - 1).bit_length()
+        return bits if self.dac_bits > 1 and self.cell_bits > 1 else bits - 1
+
+    @property
+    def full_column_bits(self) -> int:
+        """ADC bits that hold the sum of any column, whatever the weights: all cells full, all digits largest.
+
+        A complemented column holds at most half of that, or its unit column's sum; an analog difference has a sign.
+        """
+        cells = self.read_rows * self.max_level
+        if self.encoding is Encoding.OFFSET_FLIP:
+            cells = max(cells // 2, self.read_rows)
+        bits = (cells * self.max_digit).bit_length()
+        return bits + 1 if self.readout is Readout.ANALOG else bits
+
     def input_range(self, signed: bool) -> tuple[int, int]:
         """Smallest and largest activation code."""
         if signed:

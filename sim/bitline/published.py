@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bitline._version import __version__
 from bitline.chip.mapping import chip_of
-from bitline.chip.published import CLAIMS, bracket
+from bitline.chip.published import CLAIMS, bracket, own_adc
 from bitline.chip.published import table3 as table3_rows
 from bitline.hardware import Hardware, load_hardware
 from bitline.layers import Operation
@@ -42,7 +43,12 @@ def table3(
     folder = _folder(out)
     hardware = _load(hw)
     rows = [row.to_json() for row in table3_rows(hardware)]
-    document = _document(command, hardware) | {"title": "TinyADC's Table III", "rows": rows}
+    closest = min((row for row in rows if row["distance"] is not None), key=lambda row: row["distance"])
+    document = _document(command, hardware) | {
+        "title": "TinyADC's Table III",
+        "rows": rows,
+        "closest": closest["name"],
+    }
     return _write_pages(folder, document, table3_markdown(document))
 
 
@@ -75,7 +81,11 @@ def savings(
             graphs[network] = operations(build_architecture(arch, classes=classes).module, shape)
         found = bracket(key, graphs[network], hardware).to_json()
         claims.append({"key": key, "network": network[0], "input_shape": list(network[1]), **found})
-    document = _document(command, hardware) | {"title": "TinyADC's Figures 4 and 5", "claims": claims}
+    document = _document(command, hardware) | {
+        "title": "TinyADC's Figures 4 and 5",
+        "claims": claims,
+        "own_adc": [asdict(found) for found in own_adc(hardware)],
+    }
     return _write_pages(folder, document, savings_markdown(document))
 
 

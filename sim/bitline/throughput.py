@@ -208,8 +208,9 @@ def _designs(
     names = [hw] if isinstance(hw, str | Path | Hardware) else list(hw)
     if not names:
         names = [DEFAULT_HARDWARE] if network else list(list_hardware())
-    found = [_load(name, adc_bits if has_weights else None) for name in names]
-    if not has_weights and isinstance(adc_bits, str):
+    by_formula = adc_bits == AdcPolicy.EQUATION.value  # Eq. (1) needs no weights
+    found = [_load(name, adc_bits if has_weights or by_formula else None) for name in names]
+    if not has_weights and not by_formula and isinstance(adc_bits, str):
         policies = ", ".join(policy.value for policy in AdcPolicy)
         if adc_bits in {policy.value for policy in AdcPolicy}:
             raise ConfigError(f"adc_bits: the policy {adc_bits} needs a checkpoint's weights; give a number in 1..16")

@@ -12,7 +12,7 @@ from bitline.chip import estimate
 from bitline.chip.mapping import map_layer, map_layers, place
 from bitline.chip.pipeline import schedule
 from bitline.chip.timing import adc_read_ns, build_stages, clock_of, homes_of, matrix_timing
-from bitline.errors import ShapeError
+from bitline.errors import ConfigError, ShapeError
 from bitline.hardware import load_hardware
 from bitline.layers import Gates, Operation, OperationKind, Window
 
@@ -229,10 +229,20 @@ def test_gates_of_a_large_layer_use_the_units_of_all_its_tiles():
     # 1 cycle, + 2; 4096 x 8 bits / (22 tiles x 3840) and 96 crossbars' rows through one port stay below 8 input cycles
     report = estimate(_lstm(1024, 2), TINYADC)
     assert report.layers[1].interval_cycles == 8 + 6 + 3
-    # without sigmoid units in the description the port alone limits the gates
+
+
+def test_gates_need_units_whatever_they_are_called():
     chip = TINYADC.chip.model_dump()
-    del chip["components"]["sigmoid"]
-    assert estimate(_lstm(128, 4), TINYADC.replace(chip=chip)).layers[1].interval_cycles == 8 + 6 + 3
+    turn = estimate(_lstm(128, 4), TINYADC).layers[1].interval_cycles
+    unit = chip["components"].pop("sigmoid")
+    with pytest.raises(ConfigError, match="need units for elementary functions, and none is described"):
+        estimate(_lstm(128, 4), TINYADC.replace(chip=chip))
+    chip["components"]["lookup"] = unit | {"role": "activation"}
+    assert estimate(_lstm(128, 4), TINYADC.replace(chip=chip)).layers[1].interval_cycles == turn
+    # PUMA's, one an IMA: 640 functions in the 4 units of the layer's 4 IMAs at 1.2 a ns take 133.3 ns
+    del chip["components"]["lookup"]
+    chip["components"]["activation"] = unit | {"per": "ima", "count": 1.0}
+    assert estimate(_lstm(128, 4), TINYADC.replace(chip=chip)).layers[1].interval_cycles == 8 + 6 + 3 + 0.333
 
 
 def test_nothing_is_copied_to_be_faster_than_the_recurrence_allows():

@@ -31,6 +31,8 @@ def _peak(name: str) -> dict[str, Any]:
         "hardware": name,
         "adc_bits": 8,
         "adc_bits_from": "hardware description",
+        "full_column_bits": 9,
+        "holds_full_columns": False,
         "adc_law": "kull",
         "components": [
             _component("adc", "ima", 6, 0.25),
@@ -240,6 +242,7 @@ def _claims() -> dict[str, Any]:
     return {
         "title": "Savings", "command": "bitline throughput --savings", "hardware": "tinyadc",
         "provenance": {"version": "0.1.0"},
+        "own_adc": [{"crossbars_per_adc": n, "power_saved": 0.6, "area_saved": 0.5} for n in (1, 2)],
         "claims": [
             {"key": "fig4_cifar10_vgg16", "network": "vgg16", "input_shape": [3, 32, 32], "claim": claim,
              "savings": savings, "power_bracketed": True, "area_bracketed": True, "reason": "it is unpublished"}
@@ -269,7 +272,8 @@ def test_savings_figure_marks_the_published_figure() -> None:
 
 
 def test_table_3_claims_nothing() -> None:
-    row = {"kind": "published", "gops_per_s_mm2_from_published": None, "source": "paper"}
+    row = {"kind": "published", "gops_per_s_mm2_from_published": None, "source": "paper", "gain_by_area": 1.0,
+           "gain_by_power": 1.0, "distance": None}  # fmt: skip
     document = {
         "title": "Table III", "command": "bitline throughput --table3", "hardware": "isaac",
         "provenance": {"version": "0.1.0"},
@@ -279,8 +283,9 @@ def test_table_3_claims_nothing() -> None:
             {**row, "name": "ADC removed", "kind": "computed", "gops_per_s_mm2": 1.0,
              "gops_per_s_mm2_from_published": 3 * 478.95, "gops_per_w": 1255.0},
             {**row, "name": "a reading", "kind": "computed", "gops_per_s_mm2": 967.0,
-             "gops_per_s_mm2_from_published": 957.9, "gops_per_w": 1255.0},
+             "gops_per_s_mm2_from_published": 957.9, "gops_per_w": 1255.0, "gain_by_area": 2.0},
         ],
+        "closest": "a reading",
     }  # fmt: skip
     for text in (table3_text(document), table3_markdown(document)):
         line = next(line for line in text.splitlines() if "a reading" in line)

@@ -79,11 +79,25 @@ def law_of(hw: Hardware, law: AdcLaw | str | None) -> AdcLaw:
 def design_bits(hw: Hardware, adc_bits: int | None = None) -> tuple[int, str]:
     """Resolution of a design without a network, and where it comes from.
 
-    A policy needs weights; without them the resolution the ADC's figures are printed for stands in, and says so.
+    Eq. (1) needs no weights: it is of all rows that are on at once. The other policies do; without weights the
+    resolution the ADC's figures are printed for stands in, and says so.
+
+    Raises
+    ------
+    ConfigError
+        Eq. (1) asks for more bits than an ADC has.
     """
     if adc_bits is not None:
         check_adc_bits(adc_bits)
         return int(adc_bits), "given"
+    if hw.adc_bits is AdcPolicy.EQUATION:
+        bits = hw.equation_bits(hw.read_rows)
+        if bits > MAX_BITS:
+            raise ConfigError(
+                f"hardware {hw.name}: adc_bits: equation: {hw.read_rows} rows, {hw.cell_bits}-bit cells and "
+                f"{hw.dac_bits}-bit DACs need {bits} bits, an ADC has at most {MAX_BITS}"
+            )
+        return bits, f"Eq. (1) for {hw.read_rows} rows"
     if isinstance(hw.adc_bits, AdcPolicy):
         return chip_of(hw).adc.bits, f"printed resolution (policy {hw.adc_bits.value} needs weights)"
     return hw.adc_bits, "hardware description"
@@ -356,6 +370,13 @@ class Peak:
     crossbars: int
     tops: float
     """1e12 operations (a multiply-accumulate is two) a second, of the description's weight and input bits."""
+    full_column_bits: int
+    """ADC bits that would hold the sum of a full column at the largest input digit."""
+
+    @property
+    def holds_full_columns(self) -> bool:
+        """Whether the ADC holds every sum there can be; if not, the peak is one of weights whose sums are smaller."""
+        return self.adc_bits >= self.full_column_bits
 
     @property
     def power_w(self) -> float:
@@ -386,6 +407,8 @@ class Peak:
             "hardware": self.hardware,
             "adc_bits": self.adc_bits,
             "adc_bits_from": self.adc_bits_from,
+            "full_column_bits": self.full_column_bits,
+            "holds_full_columns": self.holds_full_columns,
             "adc_law": self.table.law.value,
             "components": [
                 {
@@ -451,6 +474,7 @@ def peak(hw: Hardware, *, adc_bits: int | None = None, law: AdcLaw | str | None 
         cycle_set_by=clock.set_by,
         crossbars=crossbars,
         tops=crossbars * ops_per_s / 1e12,
+        full_column_bits=hw.full_column_bits,
     )
 
 

@@ -14,8 +14,8 @@ takes one input vector a replica every ``interval``, the most of
   that lies on several,
 * ``recurrence``: where a step of an LSTM or GRU reads the result of the step before, one whole turn: the longest of the
   above, the pipeline behind it, and the gates in the digital units. The gates' elementary functions take one digital
-  clock each in one of the tile's sigmoid units, their sums and products are as fast as the tile's buffer port, like
-  those of branches. The product with the input has crossbars of its own and runs ahead.
+  clock each in one of the units that have this role, their sums and products are as fast as the tile's buffer port,
+  like those of branches. The product with the input has crossbars of its own and runs ahead.
 
 The IMAs of a tile share its ports evenly: a layer on ``n`` of the ``m`` IMAs that are in use there gets ``n / m`` of
 each. Pooling and sums of branches run in the tiles of the layer that feeds them and share its part of the buffer port
@@ -32,7 +32,8 @@ from dataclasses import dataclass, replace
 from bitline.chip.adc_laws import rate_at
 from bitline.chip.mapping import LayerMapping, Placement, chip_of, read_cycles
 from bitline.chip.pipeline import Stage, Wait, waits_for
-from bitline.errors import RangeError, ShapeError
+from bitline.chip_description import Per, Role
+from bitline.errors import ConfigError, RangeError, ShapeError
 from bitline.hardware import Hardware, Readout
 from bitline.layers import Gates, Operation, OperationKind
 
@@ -234,10 +235,15 @@ def _gates_ps(gates: Gates, homes: Homes, hw: Hardware, clock: Clock) -> int:
     """Time of one step's gates on the layer's tiles."""
     chip = chip_of(hw)
     moved = picoseconds(gates.moved * hw.input_bits / (clock.edram_gbps * homes.ports))
-    functions = 0
-    if "sigmoid" in chip.components:
-        units = chip.units("sigmoid", hw.rows, hw.columns) * homes.ports
-        functions = picoseconds(gates.functions / units * clock.digital_ns)
+    name = chip.having(Role.ACTIVATION)
+    if name is None:
+        raise ConfigError(
+            f"hardware {hw.name}: chip.components: the gates of a recurrent layer need units for elementary functions, "
+            "and none is described; name one sigmoid or activation, or give it role: activation"
+        )
+    # of a tile's units its part, of those that every IMA has its own
+    share = homes.imas if chip.level_of(name) is Per.IMA else homes.ports
+    functions = picoseconds(gates.functions / (chip.units(name, hw.rows, hw.columns) * share) * clock.digital_ns)
     return _behind(max(moved, functions), hw, clock)
 
 

@@ -89,11 +89,7 @@ def equation_bits(nonzeros: int, tile_rows: int, hw: Hardware) -> int:
     encodings. An all-zero matrix needs none. With analog readout the difference needs one more bit, for the sign, that
     the formula does not count.
     """
-    r = nonzeros if hw.encoding is Encoding.DIFFERENTIAL else tile_rows
-    if r == 0:
-        return 0
-    bits = hw.dac_bits + hw.cell_bits + (r - 1).bit_length()
-    return bits if hw.dac_bits > 1 and hw.cell_bits > 1 else bits - 1
+    return hw.equation_bits(nonzeros if hw.encoding is Encoding.DIFFERENTIAL else tile_rows)
 
 
 def paper_bits(nonzeros: int, hw: Hardware) -> int | None:

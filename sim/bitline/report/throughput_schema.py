@@ -85,6 +85,9 @@ class PeakSection(Section):
     hardware: str
     adc_bits: Bits
     adc_bits_from: str
+    full_column_bits: Count
+    """Bits that would hold the sum of a full column at the largest input digit."""
+    holds_full_columns: bool
     adc_law: str
     components: list[ComponentRow]
     totals: dict[Literal["ima", "tile", "chip"], LevelTotal]

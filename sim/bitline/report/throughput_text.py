@@ -137,6 +137,7 @@ def _peak_table(designs: Sequence[_Row]) -> Table:
                     "ADC share of tile power": _share(share["power"]),
                     "ADC share of tile area": _share(share["area"]),
                     "ADC bits": str(peak["adc_bits"]),
+                    "bits of a full column": str(peak["full_column_bits"]),
                     "ADC law": peak["adc_law"],
                     "numbers (bits)": f"{design['hardware']['input_bits']} x {design['hardware']['weight_bits']}",
                     "encoding": design["hardware"]["encoding"],
@@ -174,6 +175,11 @@ def _peak_notes(designs: Sequence[_Row]) -> list[str]:
         notes.append(
             f"{name}: {peak['adc_bits']}-bit ADCs ({peak['adc_bits_from']}), scaled by the {peak['adc_law']} law"
         )
+        if not peak["holds_full_columns"]:
+            notes.append(
+                f"{name}: THE ADC DOES NOT HOLD A FULL COLUMN, whose sum takes {peak['full_column_bits']} bits: the "
+                "peak figures are of weights whose columns sum to less, as a certificate shows, or of saturated results"
+            )
         printed = peak["published"]
         if printed is not None:
             notes.append(
