@@ -222,7 +222,7 @@ def test_a_missing_an_extra_and_a_misshapen_weight() -> None:
     mismatch(as_checkpoint(weights), None, "'resnet20'", "1 missing ('layer2.1.bn1.bias')")
     weights["layer2.1.bn1.bias"] = torch.ones(32)
     weights["layer9.gate\n"] = torch.ones(1)
-    mismatch(as_checkpoint(weights), None, "1 unexpected ('layer9.gate?')")
+    mismatch(as_checkpoint(weights), None, "1 unexpected ('layer9.gate\\n')")
     del weights["layer9.gate\n"]
     weights["layer2.1.bn1.bias"] = torch.ones(31)
     mismatch(

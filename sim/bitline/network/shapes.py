@@ -126,7 +126,16 @@ class _Interpreter(fx.Interpreter):
         module = self.fetch_attr(target)
         assert isinstance(module, nn.Module)
         tensors = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-        return functional_call(module, tensors, args, kwargs)
+        # torch's older norms and masks work their weight out before each call and leave it as a plain attribute
+        plain = [
+            (part, {name: value for name, value in vars(part).items() if isinstance(value, torch.Tensor)})
+            for part in module.modules()
+        ]
+        try:
+            return functional_call(module, tensors, args, kwargs)
+        finally:
+            for part, before in plain:
+                vars(part).update(before)
 
 
 def _matrix_vector(matrix: Shape, vector: Shape, *_: Any, **__: Any) -> int:
