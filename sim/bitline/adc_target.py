@@ -25,7 +25,7 @@ from torch import nn
 from bitline.crossbar.adc import AdcBits, max_digit
 from bitline.crossbar.certificate import NetworkCertificate, lossless_columns
 from bitline.errors import ConfigError, VerificationError
-from bitline.hardware import Encoding, Hardware, Readout
+from bitline.hardware import Digits, Encoding, Hardware, Readout
 from bitline.layers import MatrixLayer
 from bitline.network.conversion import matrix_layers
 from bitline.pruning.adc_fit import AdcFit, fitting_mask
@@ -83,6 +83,11 @@ def plan_adc_target(
     """
     if hw.encoding is not Encoding.DIFFERENTIAL:
         raise ConfigError(f"adc_bits: pruning lowers the bits of the differential encoding only, found {hw.encoding}")
+    if hw.digits is Digits.CANONICAL:
+        raise ConfigError(
+            "adc_bits: what is kept is counted in digits: magnitude, and balanced ones need no more; found "
+            "digits: canonical, which may"
+        )
     matrices = _matrices(module, layers, hw)
     targets = {}
     for layer in layers:

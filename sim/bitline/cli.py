@@ -152,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
         "--methods",
         type=lambda text: text.split(","),
         metavar="NAME,NAME,...",
-        help="isaac, plain, analog, polarised, early, adaptive, twin_range, twin_range_lossy (all)",
+        help="isaac, plain, canonical, balanced, analog, polarised, early, adaptive, twin_range, "
+        "twin_range_lossy (all)",
     )
     compare.add_argument("--data", metavar="KIND:PATH", help="data set (digits, cifar10:PATH, imagefolder:PATH, ...)")
     compare.add_argument("--images", type=_whole, metavar="N", help="test images to run (all)")

@@ -78,12 +78,25 @@ METHODS: dict[str, Method] = {
             name="isaac",
             summary="offset encoding with ISAAC's flip, 8-bit ADCs",
             published="ISAAC (ISCA 2016): 8 bits suffice for 128 rows",
-            changes={"encoding": "offset_flip", "readout": "digital", "adc_bits": 8},
+            changes={"encoding": "offset_flip", "readout": "digital", "digits": "magnitude", "adc_bits": 8},
         ),
         Method(
             name="plain",
             summary="differential, digital readout, ADC at its proven bits",
             published="TinyADC (2021): CP pruning saves 6 bits, 94.14 to 94.17 % (ResNet-18, CIFAR-10, 64x)",
+            changes={"digits": "magnitude"},
+        ),
+        Method(
+            name="canonical",
+            summary="as plain, weights in signed digits of least sum",
+            published="",
+            changes={"digits": "canonical"},
+        ),
+        Method(
+            name="balanced",
+            summary="as plain, signed digits that balance each column's sums",
+            published="",
+            changes={"digits": "balanced"},
         ),
         Method(
             name="analog",
@@ -95,6 +108,7 @@ METHODS: dict[str, Method] = {
             name="polarised",
             summary="same-sign fragments in one column, driven in turn",
             published="FORMS (ISCA 2021): same-sign fragments need no second column (our reading, weights as they are)",
+            changes={"digits": "magnitude"},
             polarised=True,
         ),
         Method(
@@ -196,7 +210,7 @@ def compare(
         folder.check()
     plan = [_own_methods(checkpoint, chosen) for checkpoint in checkpoints]
     if any(method.polarised for _, mine in plan for method in mine):
-        fragment_hardware(hardware, fragment)
+        fragment_hardware(hardware.replace(digits="magnitude"), fragment)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     calibrated_on = 0

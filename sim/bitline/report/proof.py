@@ -40,6 +40,7 @@ def certificate_text(
     span = f"{min(configured)}" if len(set(configured)) == 1 else f"{min(configured)} to {max(configured)}"
     paper = "does not apply" if bits["paper"] is None else f"{bits['paper']}"
     turns = f", {hw['active_rows']} on at once" if hw.get("active_rows") else ""
+    digits = f" of {hw['digits']} digits" if hw.get("digits") else ""
     lines = [
         f"{verdict}.",
         *([f"Network {network}: {len(layers)} layers on crossbars."] if network else []),
@@ -49,7 +50,7 @@ def certificate_text(
             else []
         ),
         f"Hardware {hw['name']}: {hw['rows']} rows{turns}, {hw['cell_bits']}-bit cells, "
-        f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}; ADC {hw['adc_bits']}: {span} bits.",
+        f"{hw['dac_bits']}-bit inputs a cycle, {hw['encoding']}{digits}; ADC {hw['adc_bits']}: {span} bits.",
         *(f"{line[0].upper()}{line[1:]}." for line in coverage_lines(document.get("coverage"))),
         f"ADC bits for the whole chip: equation {bits['equation']}, paper {paper}, proven {bits['weight_aware']}.",
         *(f"Note: {note}." for note in notes),

@@ -118,10 +118,11 @@ def _hardware(report: _Report) -> str:
     hw = report["hardware"]
     adc = hw["adc_bits"] if isinstance(hw["adc_bits"], int) else f"{hw['adc_bits']} per {hw['adc_scope']}"
     turns = f", {hw['active_rows']} rows on at once" if hw.get("active_rows") else ""
+    digits = f" of {hw['digits']} digits" if hw.get("digits") else ""
     return (
         f"{hw['name']}: {hw['rows']} x {hw['columns']} crossbars{turns}, {hw['cell_bits']}-bit cells, "
         f"{hw['dac_bits']}-bit DACs, {hw['input_bits']}-bit activations, {hw['weight_bits']}-bit weights, "
-        f"{hw['encoding']} encoding, {hw['readout']} readout, ADC bits: {adc}"
+        f"{hw['encoding']} encoding{digits}, {hw['readout']} readout, ADC bits: {adc}"
     )
 
 
