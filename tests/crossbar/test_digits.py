@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import bitline
 import reference as twin
+from bitline.crossbar.adc import AdcBits
 from bitline.crossbar.certificate import certify_layers
 from bitline.crossbar.check import _listed_digits, check_certificate, derive_certificate
 from bitline.crossbar.digits import (
@@ -23,8 +24,10 @@ from bitline.crossbar.digits import (
     magnitude_digits,
     pair_sums,
 )
+from bitline.crossbar.engines import Crossbars
+from bitline.crossbar.matrices import Matrix, split_matrix
 from bitline.errors import ConfigError
-from bitline.layers import LayerKind, MatrixLayer
+from bitline.layers import LayerKind, MatrixLayer, Window
 from strategies import SMALL, Problem, examples, hardware, problems, small_hardware
 
 SIZES = [(1, 1), (1, 3), (1, 7), (2, 1), (2, 2), (2, 4), (3, 2), (3, 3), (4, 2), (7, 1), (8, 1), (8, 2)]
@@ -284,3 +287,38 @@ def test_a_larger_sum_is_not_canonical() -> None:
     assert check_certificate(document, [layer]) == []
     document["layers"][0]["carries"] = base64.b64encode(bytes([0])).decode()  # (3, 1) sums to 4, (-1, 2) to 3
     assert "smaller sum" in check_certificate(document, [layer])[0]
+
+
+@pytest.mark.parametrize("digits", ["canonical", "balanced"])
+def test_refuted_columns_keep_their_cells(digits: str) -> None:
+    """A certified product split in two: the remainder holds the digits it held, not others of what remains."""
+    rng = np.random.default_rng(5)
+    hw = bitline.load_hardware("tinyadc", rows=32, digits=digits)
+    w = rng.integers(-127, 128, (80, 6)).astype(np.int32)
+    x = rng.integers(0, 256, (20, 80))
+    for bits in (2, 3, 4):
+        adc = AdcBits.uniform(bits, hw)
+        split = split_matrix(w, hw, adc, False)
+        assert split.refuted
+        y = x @ split.proven.astype(np.int64)
+        for rows, outputs, part in split.refuted:
+            y[:, outputs] += part.convert(x[:, rows], False, None).y
+        assert (y == Matrix(w, hw, adc, False).convert(x, False, None).y).all()
+
+
+@pytest.mark.parametrize("digits", ["canonical", "balanced"])
+def test_the_excess_of_a_convolution_is_of_the_same_cells(digits: str) -> None:
+    """Rows are packed in another order there; digits are chosen in the order of the matrix."""
+    rng = np.random.default_rng(6)
+    hw = bitline.load_hardware("tinyadc", rows=64, digits=digits, adc_bits=4)
+    channels, size, window = 12, 14, Window(kernel=(3, 3))
+    w = rng.integers(-127, 128, (1, channels * 9, 5)).astype(np.int32)
+    images = rng.integers(0, 256, (2, channels, size, size))
+    crossbars = Crossbars(w, hw)
+    lines, width = slice(0, size - 2), size - 2
+    fields = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
+    y = np.ascontiguousarray(fields.transpose(0, 2, 3, 1, 4, 5).reshape(-1, channels * 9) @ w[0].astype(np.int64))
+    wanted = crossbars.convolve(images, window, lines, width)
+    saturations = crossbars.subtract_excess(images, window, lines, width, y)
+    assert wanted.saturations == saturations > 0
+    assert (y == wanted.y).all()
