@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # started in the background of a shell: the commands that tests interrupt would ignore it too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started in the background of a shell, or under nohup, this process ignores signals, and so would the commands that tests
+# interrupt.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 settings.register_profile(
     "default", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
