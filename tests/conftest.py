@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Started in the background of a shell, or under nohup, this process ignores signals, and so would the commands that tests
-# interrupt.
+# Started in the background of a shell, or under nohup, this process ignores signals, and so would the commands that
+# tests interrupt.
 for _number, _handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
