@@ -433,3 +433,19 @@ def test_an_adc_that_cannot_hold_a_full_column_is_said_beside_the_peak(capsys: p
         assert ("DOES NOT HOLD A FULL COLUMN" in text) == (bits == 9)
     assert load_hardware("tinyadc", dac_bits=8).full_column_bits == (384 * 255).bit_length() == 17
     assert load_hardware("tinyadc", active_rows=8).full_column_bits == (8 * 3).bit_length() == 5
+
+
+def test_the_spread_between_adc_laws_stands_beside_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """ISAAC's chip at 6 bits: 85.42 mm2 less 168 x 12 x 8 ADCs of 0.0012 mm2 each, times 1 - A(6)/A(8) of each law."""
+    spread = report(capsys, "--hw", "isaac", "--adc-bits", 6)["adc_law_spread"]
+    adcs = 168 * 12 * 8 * 0.0012
+    area = {"kull": 0.522, "survey": 0.837, "halves_per_bit": 0.25, "puma": 1.0}  # the last keeps the printed area
+    assert set(area) <= set(spread["laws"])
+    assert spread["area_mm2"] == pytest.approx([85.42 - adcs * (1 - 0.25), 85.42], rel=1e-3)
+    _, text, _ = run(capsys, "throughput", "--hw", "isaac", "--adc-bits", 6)
+    assert "over the ADC laws that know these bits (kull, " in " ".join(text.split())
+    network = report(capsys, SHIPPED, "--hw", "tinyadc")["adc_law_spread"]
+    least, most = network["energy_uj"]
+    assert least < most
+    _, text, _ = run(capsys, "throughput", "--hw", "isaac")  # at the printed 8 bits all laws agree
+    assert "over the ADC laws" not in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,6 +282,19 @@ def _peak_section(hw: Hardware, bits: int | None, law: str | None) -> dict[str, 
     return section
 
 
+def _law_spread(hw: Hardware, figures: Callable[[AdcLaw], Mapping[str, float]]) -> dict[str, Any]:
+    """Least and most of some figures over the ADC laws that know the design's resolution: none is known to be right."""
+    found: dict[str, Mapping[str, float]] = {}
+    for law in laws_of(chip_of(hw).adc):
+        try:
+            found[law.value] = figures(law)
+        except RangeError:
+            continue  # outside this law's domain
+    names = next(iter(found.values()), {})
+    ranges = {name: [min(f[name] for f in found.values()), max(f[name] for f in found.values())] for name in names}
+    return {"laws": list(found), **ranges}
+
+
 def _laws(hw: Hardware) -> Iterator[tuple[AdcLaw, int]]:
     for law in laws_of(chip_of(hw).adc):
         for bits in range(1, 13):
@@ -290,7 +303,18 @@ def _laws(hw: Hardware) -> Iterator[tuple[AdcLaw, int]]:
 
 def _peak_design(hw: Hardware, bits: int | None, law: str | None, sweeps: bool) -> dict[str, Any]:
     points = adc_points(hw) if sweeps else []
-    return {**_plain_hardware(hw), "peak": _peak_section(hw, bits, law), "adc_sweep": points}
+
+    def figures(law: AdcLaw) -> Mapping[str, float]:
+        found = peak(hw, adc_bits=bits, law=law)
+        return {"power_w": found.power_w, "area_mm2": found.area_mm2}
+
+    spread = _law_spread(hw, figures)
+    return {
+        **_plain_hardware(hw),
+        "peak": _peak_section(hw, bits, law),
+        "adc_law_spread": spread,
+        "adc_sweep": points,
+    }
 
 
 def _point(bits: int, law: AdcLaw, gops_per_w: float, gops_per_s_mm2: float) -> dict[str, Any]:
@@ -354,6 +378,12 @@ def _network_design(
     if certificate is None:
         notes.append(f"ADC resolution: {priced.adc_bits_from}")
     highest = max(max(_per_slice(layer.adc_bits)) for layer in priced.layers)
+
+    def on_tiles(law: AdcLaw) -> Mapping[str, float]:
+        found = at(resolutions, weights, law)
+        power, area, energy = (found.tiles_alone(part) for part in (found.power_w, found.area_mm2, found.energy_uj))
+        return {"power_w": power, "area_mm2": area, "energy_uj": energy}
+
     section = {
         **_plain_hardware(hw),
         "peak": _peak_section(hw, highest if certificate is not None else bits, law),
@@ -361,6 +391,7 @@ def _network_design(
         "certificate": None if certificate is None else _certificate_summary(certificate),
         **price_sections(priced),
         "bottleneck": _bottleneck(priced, hw),
+        "adc_law_spread": _law_spread(hw, on_tiles),
         "buffers": priced.to_json()["buffers"],
         "ladder": [],
         "adc_sweep": [],

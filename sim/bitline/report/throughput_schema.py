@@ -171,6 +171,15 @@ class NetworkFacts(Section):
     """Where the weights' zeros come from: the checkpoint, or dense for want of one."""
 
 
+class LawSpread(Section):
+    """Least and most over the ADC laws that know the resolution: of the chip, or of a network's tiles alone."""
+
+    laws: list[str]
+    power_w: list[Amount]
+    area_mm2: list[Amount]
+    energy_uj: list[Amount] | None = None
+
+
 class Design(Section):
     """One hardware description, and a network on it where one is given."""
 
@@ -184,6 +193,7 @@ class Design(Section):
     normalised: Normalised | None = None
     bottleneck: str | None = None
     """The slowest operation and why, as a sentence."""
+    adc_law_spread: LawSpread | None = None
     buffers: list[dict[str, Any]] = Field(default_factory=list)
     ladder: list[LadderStep] = Field(default_factory=list)
     adc_sweep: list[AdcPoint] = Field(default_factory=list)

@@ -168,6 +168,23 @@ def _peak_table(designs: Sequence[_Row]) -> Table:
     return Table(["", *(name for name, _ in columns)], rows, [True, *[False] * len(columns)])
 
 
+def _spread(design: _Row, what: str = "") -> list[str]:
+    """The least and the most that ADC laws give; nothing where they agree, as at the printed resolution."""
+    spread = design.get("adc_law_spread")
+    if not spread or len(spread["laws"]) < 2:
+        return []
+    parts = []
+    for key, unit in (("power_w", "W"), ("area_mm2", "mm2"), ("energy_uj", "uJ an image")):
+        if spread.get(key):
+            least, most = spread[key]
+            if most > least * (1 + 1e-6):
+                parts.append(f"{number(least)} to {number(most)} {unit}")
+    if not parts:
+        return []
+    laws = ", ".join(law.replace("_", " ") for law in spread["laws"])
+    return [f"{what}{', '.join(parts)} over the ADC laws that know these bits ({laws})"]
+
+
 def _peak_notes(designs: Sequence[_Row]) -> list[str]:
     notes = []
     for name, design in zip(_names(designs), designs, strict=True):
@@ -175,6 +192,7 @@ def _peak_notes(designs: Sequence[_Row]) -> list[str]:
         notes.append(
             f"{name}: {peak['adc_bits']}-bit ADCs ({peak['adc_bits_from']}), scaled by the {peak['adc_law']} law"
         )
+        notes += [f"{name}: {line}" for line in _spread(design)]
         if not peak["holds_full_columns"]:
             notes.append(
                 f"{name}: THE ADC DOES NOT HOLD A FULL COLUMN, whose sum takes {peak['full_column_bits']} bits: the "
@@ -238,6 +256,7 @@ def network_lines(report: _Row, design: _Row) -> list[tuple[str, str]]:
             f"{number(performance['dropped_crossbars'])} left out of {number(mapped)}: zero weights",
         ),
         ("ADCs", _adcs(design)),
+        *(("uncertainty", line) for line in _spread(design, "tiles alone ")),
         ("normalised", normalised_text(normalised)),
         ("power", _largest(breakdown["power_w"], breakdown, "W")),
         ("area", _largest(breakdown["area_mm2"], breakdown, "mm2")),
